@@ -1,0 +1,279 @@
+//! The command line, with examples for every verb.
+
+use crate::units::parse_bytes;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+const PATHS: &str = "\
+Paths name places inside images: a host path, then steps after `//`.
+  lun.img                            the image or device itself
+  lun.img//p1                        its first partition
+  lun.img//p1//web01/web01.vmdk      a file in the datastore on it
+  lun.img//p1//web01/web01.vmdk//    what that disk image holds
+A step with only one choice may be left out: lun.img//web01/web01.vmdk.
+
+Exit codes: 0 good, 1 error, 2 usage, 3 a partial or damaged result.";
+
+/// Opens a hypervisor's storage from outside the hypervisor
+#[derive(Debug, Parser)]
+#[command(name = "adit", version, after_help = PATHS, max_term_width = 100)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Options of every verb.
+#[derive(Args, Clone, Debug)]
+pub struct Common {
+    /// Report as JSON (docs/json.md has the names)
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Say nothing but results and errors
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Another device or image of a spanned volume; may be repeated
+    #[arg(long, global = true, value_name = "FILE")]
+    pub member: Vec<PathBuf>,
+    /// Another datastore that symbolic links may lead to; may be repeated
+    #[arg(long, global = true, value_name = "FILE")]
+    pub datastore: Vec<PathBuf>,
+    /// Which files an image may name
+    #[arg(long, global = true, value_enum, default_value_t = References::Directory)]
+    pub references: References,
+    /// The source is a raw disk, whatever it looks like
+    #[arg(long, global = true)]
+    pub raw: bool,
+    /// Change a bound, for example chain_length_max=500; may be repeated (`adit limits` lists them)
+    #[arg(long, global = true, value_name = "NAME=NUMBER")]
+    pub limit: Vec<String>,
+}
+
+/// Which files an image may name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum References {
+    /// Those in the image's own directory
+    Directory,
+    /// Any of the datastore the image lies in
+    Datastore,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Tell what a place is, layer by layer
+    #[command(after_help = "Examples:\n  adit info lun.img\n  adit info --json lun.img//p1\n  adit info lun.img//web01/web01.vmdk//")]
+    Info {
+        /// The place
+        path: OsString,
+    },
+    /// List directories and volumes
+    #[command(after_help = "Examples:\n  adit ls lun.img\n  adit ls -lR lun.img//web01\n  adit ls --member second.img first.img")]
+    Ls(Ls),
+    /// Show a directory tree with sizes
+    #[command(after_help = "Examples:\n  adit tree lun.img\n  adit tree --depth 1 lun.img//web01")]
+    Tree {
+        /// Directories
+        #[arg(required = true)]
+        paths: Vec<OsString>,
+        /// Go no deeper than this
+        #[arg(long, value_name = "LEVELS")]
+        depth: Option<usize>,
+        /// Show system files and names that start with a dot
+        #[arg(short, long)]
+        all: bool,
+    },
+    /// Show everything known of a file
+    #[command(after_help = "Examples:\n  adit stat lun.img//web01/web01-flat.vmdk\n  adit stat --json lun.img//web01/*")]
+    Stat {
+        /// Files
+        #[arg(required = true)]
+        paths: Vec<OsString>,
+    },
+    /// Write files to standard output
+    #[command(after_help = "Examples:\n  adit cat lun.img//web01/web01.vmx\n  adit cat --offset 42G --length 512 lun.img//web01/web01-flat.vmdk | xxd\n  adit cat lun.img//p1 > partition.raw")]
+    Cat {
+        /// Files, partitions or disks
+        #[arg(required = true)]
+        paths: Vec<OsString>,
+        #[command(flatten)]
+        range: Range,
+    },
+    /// Copy files out, with their holes
+    #[command(after_help = "Examples:\n  adit cp lun.img//web01/web01-flat.vmdk .\n  adit cp -r lun.img//web01 /restore/\n  adit cp --verify --resume lun.img//db/db-flat.vmdk /restore/\n  adit cp -r --salvage lun.img// /restore/")]
+    Cp(Cp),
+    /// Show where a file's bytes are
+    #[command(after_help = "Examples:\n  adit map lun.img//web01/web01-flat.vmdk\n  adit map --physical --json lun.img//web01/web01-flat.vmdk")]
+    Map {
+        /// A file, partition or disk
+        path: OsString,
+        /// Follow every layer down to the device
+        #[arg(long)]
+        physical: bool,
+        #[command(flatten)]
+        range: Range,
+    },
+    /// Follow one byte of a file down to the device
+    #[command(after_help = "Examples:\n  adit explain lun.img//web01/web01-flat.vmdk@42G\n  adit explain lun.img//web01/web01.vmdk//@0x100000")]
+    Explain {
+        /// A place, `@`, and a byte offset in it
+        #[arg(value_name = "PATH@OFFSET")]
+        place: OsString,
+    },
+    /// Find out which file owns a byte of the device
+    #[command(after_help = "Examples:\n  adit locate lun.img 0x1e000000\n  adit locate lun.img 503316480")]
+    Locate {
+        /// The device or image
+        path: OsString,
+        /// Byte offset on it
+        #[arg(value_parser = parse_bytes)]
+        offset: u64,
+    },
+    /// Show capacity and free space
+    #[command(after_help = "Examples:\n  adit df lun.img\n  adit df --json a.img b.img")]
+    Df {
+        /// Datastores
+        #[arg(required = true)]
+        paths: Vec<OsString>,
+    },
+    /// List the virtual machines in a datastore
+    #[command(after_help = "Examples:\n  adit vms lun.img\n  adit vms --json lun.img")]
+    Vms {
+        /// A datastore
+        path: OsString,
+    },
+    /// Show which hosts use or used a datastore, and what they hold
+    #[command(after_help = "Examples:\n  adit heartbeats lun.img\n  adit heartbeats --watch 16 /dev/sdb")]
+    Heartbeats {
+        /// A datastore
+        path: OsString,
+        /// Show free slots too
+        #[arg(short, long)]
+        all: bool,
+        /// Read twice, this many seconds apart, and say which hosts are alive
+        #[arg(long, value_name = "SECONDS")]
+        watch: Option<u64>,
+    },
+    /// Show bytes in hexadecimal
+    #[command(after_help = "Examples:\n  adit hexdump --offset 0x1300000 --length 512 lun.img\n  adit hexdump lun.img//web01/web01.vmx")]
+    Hexdump {
+        /// A file, partition or disk
+        path: OsString,
+        #[command(flatten)]
+        range: Range,
+    },
+    /// Show an on-disk structure, every field with offset and meaning
+    #[command(after_help = "Examples:\n  adit inspect lun.img\n  adit inspect lun.img superblock\n  adit inspect lun.img fd 0x00400104\n  adit inspect lun.img gpt")]
+    Inspect {
+        /// A place
+        path: OsString,
+        /// The structure and its parameters; without it, those there are
+        structure: Vec<String>,
+    },
+    /// Verify a datastore, changing nothing
+    #[command(after_help = "Examples:\n  adit check lun.img\n  adit check --json lun.img")]
+    Check {
+        /// Datastores
+        #[arg(required = true)]
+        paths: Vec<OsString>,
+    },
+    /// List the bounds that `--limit` changes
+    Limits,
+    /// Print a shell completion script
+    #[command(after_help = "Examples:\n  adit completions bash > /etc/bash_completion.d/adit\n  adit completions zsh > ~/.zfunc/_adit\n  adit completions fish > ~/.config/fish/completions/adit.fish")]
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages into a directory
+    #[command(after_help = "Examples:\n  adit man /usr/local/share/man/man1")]
+    Man {
+        /// The directory
+        directory: PathBuf,
+    },
+}
+
+/// Options of `ls`.
+#[derive(Args, Debug)]
+pub struct Ls {
+    /// Directories, files or images
+    #[arg(required = true)]
+    pub paths: Vec<OsString>,
+    /// Modes, sizes and times
+    #[arg(short, long)]
+    pub long: bool,
+    /// Subdirectories too
+    #[arg(short = 'R', long)]
+    pub recursive: bool,
+    /// System files and names that start with a dot
+    #[arg(short, long)]
+    pub all: bool,
+    /// Sizes in bytes, also on a terminal
+    #[arg(short, long)]
+    pub bytes: bool,
+    /// Node numbers
+    #[arg(short, long)]
+    pub inode: bool,
+}
+
+/// Options of `cp`.
+#[derive(Args, Debug)]
+pub struct Cp {
+    /// What to copy, then where to
+    #[arg(required = true, num_args = 2.., value_names = ["SOURCE", "TARGET"])]
+    pub paths: Vec<OsString>,
+    /// Copy directories with all that is in them
+    #[arg(short, long)]
+    pub recursive: bool,
+    /// Replace files that exist
+    #[arg(short, long)]
+    pub force: bool,
+    /// Which zeros become holes: those of the source, every run of zeros, or none
+    #[arg(long, value_enum, default_value_t = Sparse::Auto)]
+    pub sparse: Sparse,
+    /// Hash while copying, read the copy back, write a manifest beside it
+    #[arg(long)]
+    pub verify: bool,
+    /// Keep what an interrupted copy has done, and go on from there
+    #[arg(long)]
+    pub resume: bool,
+    /// Copy what can be read, and write down what was lost; exit code 3
+    #[arg(long)]
+    pub salvage: bool,
+    #[command(flatten)]
+    pub range: Range,
+}
+
+/// Part of a file.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Range {
+    /// First byte
+    #[arg(long, value_parser = parse_bytes, default_value = "0", value_name = "BYTES")]
+    pub offset: u64,
+    /// Number of bytes [default: to the end]
+    #[arg(long, value_parser = parse_bytes, value_name = "BYTES")]
+    pub length: Option<u64>,
+}
+
+impl Range {
+    /// The range on something of `size_bytes`, cut at its end.
+    pub fn on(&self, size_bytes: u64) -> std::ops::Range<u64> {
+        let start = self.offset.min(size_bytes);
+        let end = self.length.map_or(size_bytes, |length| start.saturating_add(length));
+        start..end.min(size_bytes)
+    }
+}
+
+/// Which zeros become holes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Sparse {
+    /// What the source does not store
+    Auto,
+    /// Every run of zeros
+    Always,
+    /// Nothing: write everything
+    Never,
+}

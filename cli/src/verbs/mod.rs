@@ -1,0 +1,54 @@
+//! One module a verb; each opens, calls one library function and renders.
+
+mod cat;
+mod check;
+mod cp;
+mod df;
+mod explain;
+mod generate;
+mod heartbeats;
+mod hexdump;
+mod info;
+mod inspect;
+mod list;
+mod locate;
+mod ls;
+mod map;
+mod stat;
+mod tree;
+mod vms;
+
+use crate::args::Verb;
+use crate::session::Session;
+use std::ffi::OsStr;
+
+/// Runs a verb and gives the exit code.
+pub fn run(verb: Verb, session: &Session) -> u8 {
+    let code = match verb {
+        Verb::Info { path } => info::run(session, &path),
+        Verb::Ls(ls) => ls::run(session, &ls),
+        Verb::Tree { paths, depth, all } => tree::run(session, &paths, depth, all),
+        Verb::Stat { paths } => stat::run(session, &paths),
+        Verb::Cat { paths, range } => cat::run(session, &paths, &range),
+        Verb::Cp(cp) => cp::run(session, &cp),
+        Verb::Map { path, physical, range } => map::run(session, &path, physical, &range),
+        Verb::Explain { place } => explain::run(session, &place),
+        Verb::Locate { path, offset } => locate::run(session, &path, offset),
+        Verb::Df { paths } => df::run(session, &paths),
+        Verb::Vms { path } => vms::run(session, &path),
+        Verb::Heartbeats { path, all, watch } => heartbeats::run(session, &path, all, watch),
+        Verb::Hexdump { path, range } => hexdump::run(session, &path, &range),
+        Verb::Inspect { path, structure } => inspect::run(session, &path, &structure),
+        Verb::Check { paths } => check::run(session, &paths),
+        Verb::Limits => generate::limits(session),
+        Verb::Completions { shell } => generate::completions(shell),
+        Verb::Man { directory } => generate::man(session, &directory),
+    };
+    session.tell_retries();
+    code
+}
+
+/// The text of a path, for messages.
+pub fn shown(path: &OsStr) -> String {
+    path.to_string_lossy().into_owned()
+}

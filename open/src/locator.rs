@@ -1,0 +1,150 @@
+//! `lun.img//p1//web01/web01.vmdk`: a host path and the steps inside.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+/// A place: a host path, then steps. `//` means "open what is here and step inside".
+///
+/// A step is a selector inside a volume table (`p2`, `label=EFI`) and a path inside a file
+/// system. An empty last step (`disk.vmdk//`) opens what is there and stays at its top.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Locator {
+    /// The file, device or first piece on the host.
+    pub host: PathBuf,
+    /// The steps inside, raw bytes.
+    pub steps: Vec<Vec<u8>>,
+}
+
+impl Locator {
+    /// Splits text into host path and steps.
+    ///
+    /// A host path may hold `//` of its own, so the host part is the shortest prefix before a
+    /// `//` that is there and is no directory; with none, it is everything before the first `//`.
+    pub fn parse(text: &OsStr) -> Locator {
+        Self::parse_with(text, |path| path.metadata().is_ok_and(|found| !found.is_dir()))
+    }
+
+    fn parse_with(text: &OsStr, is_source: impl Fn(&Path) -> bool) -> Locator {
+        let bytes = text.as_bytes();
+        let marks = || {
+            // In "a///b" the mark is the first pair of slashes.
+            let mut at = 0;
+            std::iter::from_fn(move || {
+                let found = bytes.get(at..)?.windows(2).position(|pair| pair == b"//")? + at;
+                at = found + 2;
+                Some(found)
+            })
+        };
+        let host_of = |at: usize| Path::new(OsStr::from_bytes(&bytes[..at]));
+        let cut = marks()
+            .filter(|&at| at > 0)
+            .find(|&at| is_source(host_of(at)))
+            .or_else(|| if is_source(Path::new(text)) { None } else { marks().find(|&at| at > 0) });
+        let Some(cut) = cut else {
+            return Locator { host: PathBuf::from(text), steps: Vec::new() };
+        };
+        Locator { host: host_of(cut).to_path_buf(), steps: split_steps(&bytes[cut + 2..]) }
+    }
+
+    /// The same place with one more step.
+    pub fn step(&self, step: &[u8]) -> Locator {
+        let mut longer = self.clone();
+        if longer.steps.last().is_some_and(Vec::is_empty) {
+            longer.steps.pop();
+        }
+        longer.steps.push(step.to_vec());
+        longer
+    }
+
+    /// The full form as the shell would pass it.
+    pub fn to_os_string(&self) -> OsString {
+        let mut bytes = self.host.as_os_str().as_bytes().to_vec();
+        for step in &self.steps {
+            bytes.extend_from_slice(b"//");
+            bytes.extend_from_slice(step);
+        }
+        OsString::from_vec(bytes)
+    }
+}
+
+fn split_steps(bytes: &[u8]) -> Vec<Vec<u8>> {
+    let mut steps = vec![Vec::new()];
+    let mut rest = bytes;
+    while let Some((&byte, tail)) = rest.split_first() {
+        if byte == b'/' && tail.first() == Some(&b'/') {
+            steps.push(Vec::new());
+            rest = &tail[1..];
+        } else {
+            if let Some(step) = steps.last_mut() {
+                step.push(byte);
+            }
+            rest = tail;
+        }
+    }
+    steps
+}
+
+impl fmt::Display for Locator {
+    /// The full form for a person; bytes that are no text are shown as `\xNN`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for chunk in self.to_os_string().as_bytes().utf8_chunks() {
+            for c in chunk.valid().chars() {
+                if c.is_control() { write!(f, "\\x{:02x}", u32::from(c))? } else { write!(f, "{c}")? }
+            }
+            chunk.invalid().iter().try_for_each(|byte| write!(f, "\\x{byte:02x}"))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str, sources: &[&str]) -> (String, Vec<String>) {
+        let is_source = |path: &Path| sources.iter().any(|source| Path::new(source) == path);
+        let locator = Locator::parse_with(OsStr::new(text), is_source);
+        let steps = locator.steps.iter().map(|s| String::from_utf8(s.clone()).unwrap()).collect();
+        (locator.host.to_str().unwrap().to_owned(), steps)
+    }
+
+    #[test]
+    fn steps_are_what_stands_between_double_slashes() {
+        let (host, steps) = parse("lun.img//p1//web01/web01.vmdk//p2", &["lun.img"]);
+        assert_eq!(host, "lun.img");
+        assert_eq!(steps, ["p1", "web01/web01.vmdk", "p2"]);
+    }
+
+    #[test]
+    fn a_host_path_may_hold_double_slashes() {
+        assert_eq!(parse("/data//lun.img//p1", &["/data//lun.img"]).0, "/data//lun.img");
+        assert_eq!(parse("/data//lun.img", &["/data//lun.img"]), ("/data//lun.img".into(), vec![]));
+    }
+
+    #[test]
+    fn a_leading_double_slash_is_part_of_the_host_path() {
+        assert_eq!(parse("//srv/lun.img//p1", &["//srv/lun.img"]).0, "//srv/lun.img");
+    }
+
+    #[test]
+    fn a_trailing_double_slash_is_an_empty_step() {
+        assert_eq!(parse("a.vmdk//", &["a.vmdk"]).1, [""]);
+        assert_eq!(parse("a.vmdk", &["a.vmdk"]).1.len(), 0);
+    }
+
+    #[test]
+    fn what_does_not_exist_is_cut_at_the_first_mark() {
+        assert_eq!(parse("gone.img//p1", &[]), ("gone.img".into(), vec!["p1".into()]));
+    }
+
+    #[test]
+    fn the_full_form_comes_back_as_it_was() {
+        let text = OsStr::from_bytes(b"l.img//p1//a\xff/b//");
+        let locator = Locator::parse_with(text, |path| path == Path::new("l.img"));
+        assert_eq!(locator.to_os_string(), text);
+        assert_eq!(locator.to_string(), "l.img//p1//a\\xff/b//");
+        assert_eq!(locator.step(b"p2").steps.last().unwrap(), b"p2");
+    }
+}

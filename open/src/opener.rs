@@ -1,0 +1,445 @@
+//! Walks a locator, layer by layer.
+
+use crate::formats::{Recognised, recognise};
+use crate::opened::{At, Fact, Files, LayerInfo, Opened, Origin};
+use crate::{Locator, OpenOptions, references, span};
+use adit_core::{
+    Disk, DiskExt, Error, FileSystem, FileSystemExt, FindOptions, Fork, NodeKind, Problem, Result,
+    Volume, VolumeTable,
+};
+use adit_vmfs::Vmfs;
+use adit_vmfs_lvm::Member;
+use std::ffi::OsStr;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Opens places by name.
+#[derive(Clone, Debug, Default)]
+pub struct Opener {
+    options: OpenOptions,
+}
+
+impl Opener {
+    /// An opener with these options.
+    pub fn new(options: OpenOptions) -> Self {
+        Opener { options }
+    }
+
+    /// What it was made with.
+    pub fn options(&self) -> &OpenOptions {
+        &self.options
+    }
+
+    /// Opens the place that `text` names, leaving out no step but those with one choice.
+    ///
+    /// Errors: those of every layer, with the locator of that layer in the trail; `Invalid`
+    /// with the choices where a left-out step has several.
+    pub fn open(&self, text: &OsStr) -> Result<Opened> {
+        let locator = Locator::parse(text);
+        let mut here = self.open_host(&locator.host)?;
+        for step in &locator.steps {
+            let name = here.locator.to_string();
+            here = self.enter(here).map_err(|error| error.in_layer(name))?;
+            if !step.is_empty() {
+                here = self.select(here, step)?;
+            }
+        }
+        Ok(here)
+    }
+
+    fn open_host(&self, path: &Path) -> Result<Opened> {
+        let locator = Locator { host: path.to_path_buf(), steps: Vec::new() };
+        let named = |error: Error| error.in_layer(locator.to_string());
+        let options = &self.options;
+        let mut notes = Vec::new();
+        let split = if options.raw {
+            None
+        } else {
+            adit_io::open_split(path, &options.reads, &options.limits).map_err(named)?
+        };
+        let mut facts = Vec::new();
+        let disk = match split {
+            Some(split) => {
+                let pieces = split.pieces.iter().map(|piece| piece.display().to_string());
+                facts.push(("pieces", Fact::List(pieces.collect())));
+                notes.extend(split.notes);
+                split.disk
+            }
+            None => adit_io::open(path, &options.reads).map_err(named)?,
+        };
+        let geometry = disk.geometry();
+        facts.push(("size_bytes", Fact::Bytes(geometry.size_bytes)));
+        facts.push(("sector_size_bytes", Fact::Count(geometry.sector_size_bytes.into())));
+        let layers = vec![LayerInfo { format: "raw".into(), locator: locator.clone(), facts }];
+        let origin = Origin::Host(path.to_path_buf());
+        Ok(Opened { locator, at: At::Disk { disk, origin }, layers, notes })
+    }
+
+    /// Opens what is here: a disk gives its volumes, its file system or an image's contents; a
+    /// file is opened as a disk first. A directory or table is already open.
+    ///
+    /// Errors: `Unsupported` when nothing is recognised, saying what it looks like.
+    pub fn enter(&self, here: Opened) -> Result<Opened> {
+        let (disk, origin) = match &here.at {
+            At::Volumes { .. } => return Ok(here),
+            At::Disk { disk, origin } => (Arc::clone(disk), origin.clone()),
+            At::Node { files, node, parent, path } => {
+                match files.fs.metadata(*node)?.kind {
+                    NodeKind::Directory => return Ok(here),
+                    NodeKind::File | NodeKind::System | NodeKind::RawDevice => {}
+                    kind => {
+                        let detail = format!("a {} cannot be opened", kind.word());
+                        return Err(Error::invalid(Problem::BadValue, detail));
+                    }
+                }
+                let name = path.rsplit(|&b| b == b'/').next().unwrap_or_default().to_vec();
+                let origin = Origin::File { files: files.clone(), parent: *parent, name };
+                (files.fs.open(*node, &Fork::Data)?, origin)
+            }
+        };
+        let may_be_image = !matches!(origin, Origin::Inner) && !self.options.raw;
+        let Some((_, found)) = recognise(&disk, may_be_image, &self.options.limits)? else {
+            return Err(unrecognised(&disk));
+        };
+        match found {
+            Recognised::Table(table) => Ok(self.in_table(here, table, disk, origin)),
+            Recognised::VmfsMember => self.in_member(here, disk, &origin),
+            Recognised::Vmfs => self.in_vmfs(here, disk, None, Vec::new()),
+            Recognised::Vmdk => self.in_vmdk(here, &disk, &origin),
+        }
+    }
+
+    /// Goes in for as long as there is one choice: to a file system's root, or to a table of
+    /// several volumes. A node stays where it is.
+    pub fn descend(&self, mut here: Opened) -> Result<Opened> {
+        for _ in 0..self.options.limits.layers_max {
+            here = match &here.at {
+                At::Node { .. } => return Ok(here),
+                At::Disk { .. } => {
+                    let name = here.locator.to_string();
+                    self.enter(here).map_err(|error| error.in_layer(name))?
+                }
+                At::Volumes { table, .. } => match self.sole_choice(table)? {
+                    Some(volume) => pick(here, &volume),
+                    None => return Ok(here),
+                },
+            };
+        }
+        Err(Error::limit("layers_max", "too many layers"))
+    }
+
+    /// The volumes of a table that hold something this program opens.
+    pub fn choices(&self, table: &VolumeTable) -> Result<Vec<Volume>> {
+        let mut choices = Vec::new();
+        for volume in &table.volumes {
+            // A volume that cannot be read is no choice, and is still listed by its table.
+            if let Ok(Some(_)) = recognise(&volume.disk, false, &self.options.limits) {
+                choices.push(volume.clone());
+            }
+        }
+        Ok(choices)
+    }
+
+    fn sole_choice(&self, table: &VolumeTable) -> Result<Option<Volume>> {
+        let mut choices = self.choices(table)?;
+        if choices.len() > 1 {
+            // Members of one spanned volume on one disk are one choice.
+            let limits = &self.options.limits;
+            let mut identities = choices.iter().map(|volume| {
+                Member::read(Arc::clone(&volume.disk), volume.name.clone(), limits)
+                    .map(|member| member.identity())
+                    .ok()
+            });
+            let first = identities.next().flatten();
+            if first.is_none() || identities.any(|identity| identity != first) {
+                return Ok(None);
+            }
+        }
+        choices.truncate(1);
+        Ok(choices.pop())
+    }
+
+    fn select(&self, here: Opened, step: &[u8]) -> Result<Opened> {
+        match &here.at {
+            At::Disk { .. } => {
+                let inside = self.enter(here)?;
+                self.select(inside, step)
+            }
+            At::Node { .. } => self.find(here, step),
+            At::Volumes { table, .. } => {
+                if let Some(volume) = select_volume(table, step)? {
+                    return Ok(pick(here, &volume));
+                }
+                let Some(volume) = self.sole_choice(table)? else {
+                    return Err(no_such_volume(table, step, &self.choices(table)?)
+                        .in_layer(here.locator.to_string()));
+                };
+                let inside = self.enter(pick(here, &volume))?;
+                self.select(inside, step)
+            }
+        }
+    }
+
+    fn find(&self, mut here: Opened, step: &[u8]) -> Result<Opened> {
+        let At::Node { files, path, .. } = &here.at else { return Ok(here) };
+        let mut full = path.clone();
+        if !full.is_empty() {
+            full.push(b'/');
+        }
+        full.extend_from_slice(step);
+        let trimmed: Vec<&[u8]> = full.split(|&b| b == b'/').filter(|p| !p.is_empty()).collect();
+        let (dir, _) = trimmed.split_at(trimmed.len().saturating_sub(1));
+        let find = FindOptions {
+            follow: true,
+            link_roots: &files.link_roots,
+            symlinks_max: self.options.limits.symlinks_max,
+        };
+        let name = here.locator.to_string();
+        let named = |error: Error| error.in_layer(name.clone());
+        // The last part is not followed here: a link is a node of its own, and verbs decide.
+        let last = FindOptions { follow: step.ends_with(b"/"), ..find };
+        let node = files.fs.find(&full, &last).map_err(named)?;
+        let parent = files.fs.find(&dir.join(&b'/'), &find).map_err(named)?;
+        let path = trimmed.join(&b'/');
+        here.locator = here.locator.step(&path);
+        here.at = At::Node { files: files.clone(), node, parent, path };
+        Ok(here)
+    }
+
+    /// Follows a symbolic link at the end of a place, as reading its bytes wants.
+    pub fn follow(&self, mut here: Opened) -> Result<Opened> {
+        let At::Node { files, node, parent, path } = &here.at else { return Ok(here) };
+        if files.fs.metadata(*node)?.kind != NodeKind::Symlink {
+            return Ok(here);
+        }
+        let find = FindOptions {
+            follow: true,
+            link_roots: &files.link_roots,
+            symlinks_max: self.options.limits.symlinks_max,
+        };
+        let name = here.locator.to_string();
+        match files.fs.find(path, &find) {
+            Ok(node) => {
+                let (files, parent, path) = (files.clone(), *parent, path.clone());
+                here.at = At::Node { files, node, parent, path };
+                Ok(here)
+            }
+            Err(error) => self.follow_elsewhere(files, *node, error).map_err(|e| e.in_layer(name)),
+        }
+    }
+
+    /// Follows an absolute link into another datastore that the user named.
+    fn follow_elsewhere(
+        &self,
+        files: &Files,
+        link: adit_core::NodeId,
+        error: Error,
+    ) -> Result<Opened> {
+        let target = files.fs.read_link(link)?;
+        for datastore in &self.options.datastores {
+            let elsewhere = self.descend(self.open(datastore.as_os_str())?)?;
+            let At::Node { files, .. } = &elsewhere.at else { continue };
+            let inside = files.link_roots.iter().find_map(|root| {
+                target.strip_prefix(root.as_slice()).filter(|rest| rest.starts_with(b"/"))
+            });
+            if let Some(inside) = inside.map(<[u8]>::to_vec) {
+                let found = self.find(elsewhere, &inside)?;
+                let mut plain = self.clone();
+                plain.options.datastores.clear();
+                return plain.follow(found);
+            }
+        }
+        Err(error.advise("`--datastore IMAGE` names another datastore that links may lead to"))
+    }
+
+    fn in_table(
+        &self,
+        mut here: Opened,
+        table: VolumeTable,
+        disk: Arc<dyn Disk>,
+        origin: Origin,
+    ) -> Opened {
+        here.layers.push(LayerInfo {
+            format: table.format.into(),
+            locator: here.locator.step(b""),
+            facts: vec![
+                ("uuid", Fact::Text(table.uuid.clone())),
+                ("sector_size_bytes", Fact::Count(table.sector_size_bytes.into())),
+                ("volumes", Fact::Count(table.volumes.len() as u64)),
+            ],
+        });
+        let notes = table.notes.iter().cloned();
+        here.notes.extend(notes.map(|note| trailed(note, &here.locator)));
+        here.at = At::Volumes { table, disk, origin };
+        here
+    }
+
+    fn in_member(&self, here: Opened, disk: Arc<dyn Disk>, origin: &Origin) -> Result<Opened> {
+        let limits = &self.options.limits;
+        let first = Member::read(disk, here.locator.to_string(), limits)?;
+        let source = match origin {
+            Origin::Host(path) => Some(path.as_path()),
+            _ => Some(here.locator.host.as_path()).filter(|_| !in_file_system(&here)),
+        };
+        let mut members = span::gather(first, source, &self.options)?;
+        // Other partitions of the same disk may be members too.
+        if let Some(wanted) = members.first().map(|m| m.device_count() as usize) {
+            members.truncate(wanted.max(members.len()));
+        }
+        let volume = adit_vmfs_lvm::assemble(members.clone(), limits)?;
+        let disk = Arc::clone(&volume.disk);
+        self.in_vmfs(here, disk, Some(volume), members)
+    }
+
+    fn in_vmfs(
+        &self,
+        mut here: Opened,
+        disk: Arc<dyn Disk>,
+        volume: Option<adit_vmfs_lvm::Volume>,
+        members: Vec<Member>,
+    ) -> Result<Opened> {
+        if let Some(volume) = &volume {
+            let notes = volume.notes.iter().cloned();
+            here.notes.extend(notes.map(|note| trailed(note, &here.locator)));
+            here.layers.push(lvm_layer(&here.locator, volume));
+        }
+        let vmfs = Vmfs::open(disk, &self.options.limits)?;
+        let identity = vmfs.identity();
+        here.layers.push(vmfs_layer(&here.locator, &vmfs));
+        here.notes.extend(vmfs.notes().into_iter().map(|note| trailed(note, &here.locator)));
+        let roots = [&identity.label, &identity.uuid];
+        let link_roots = roots
+            .iter()
+            .filter(|name| !name.is_empty())
+            .map(|name| format!("/vmfs/volumes/{name}").into_bytes())
+            .collect();
+        let files = Files {
+            fs: Arc::clone(&vmfs) as Arc<dyn FileSystem>,
+            vmfs: Some(vmfs),
+            volume: volume.map(Arc::new),
+            members: Arc::new(members),
+            link_roots,
+        };
+        let root = files.fs.root();
+        here.locator = here.locator.step(b"");
+        here.at = At::Node { files, node: root, parent: root, path: Vec::new() };
+        Ok(here)
+    }
+
+    fn in_vmdk(&self, mut here: Opened, disk: &Arc<dyn Disk>, origin: &Origin) -> Result<Opened> {
+        let limits = &self.options.limits;
+        let kind = adit_vmdk::probe(&disk.read_prefix(0, 64 << 10)?);
+        if !kind.as_ref().is_some_and(adit_vmdk::Kind::is_descriptor) {
+            let what = kind.map(|kind| kind.title()).unwrap_or_default();
+            return Err(Error::unsupported(format!("{what} extents are not read yet"))
+                .advise("its raw bytes can be copied out with `adit cp`"));
+        }
+        if disk.size_bytes() > limits.text_bytes_max {
+            return Err(Error::limit("text_bytes_max", "the descriptor is too long"));
+        }
+        let text = disk.read_prefix(0, usize::try_from(limits.text_bytes_max).unwrap_or(0))?;
+        let descriptor = adit_vmdk::Descriptor::parse(&text, limits)?;
+        let opened = adit_vmdk::open(&descriptor, &mut |reference| {
+            references::resolve(reference.name(), origin, &self.options)
+        })?;
+        here.notes.extend(opened.notes.into_iter().map(|note| trailed(note, &here.locator)));
+        here.layers.push(LayerInfo {
+            format: format!("VMDK {}", descriptor.create_type()),
+            locator: here.locator.step(b""),
+            facts: vec![
+                ("size_bytes", Fact::Bytes(opened.disk.size_bytes())),
+                ("extents", Fact::Count(descriptor.extents().len() as u64)),
+            ],
+        });
+        here.locator = here.locator.step(b"");
+        here.at = At::Disk { disk: opened.disk, origin: Origin::Inner };
+        Ok(here)
+    }
+}
+
+fn in_file_system(here: &Opened) -> bool {
+    matches!(here.at, At::Node { .. }) || here.layers.iter().any(|l| l.format.starts_with("VMFS"))
+}
+
+fn pick(mut here: Opened, volume: &Volume) -> Opened {
+    here.locator = here.locator.step(volume.name.as_bytes());
+    here.at = At::Disk { disk: Arc::clone(&volume.disk), origin: Origin::Inner };
+    here
+}
+
+/// `p2`, `label=EFI`, `uuid=…`; the bare name of a volume works too.
+fn select_volume(table: &VolumeTable, step: &[u8]) -> Result<Option<Volume>> {
+    let text = String::from_utf8_lossy(step);
+    let (key, value) = text.split_once('=').unwrap_or(("name", &text));
+    let matches = |volume: &&Volume| match key {
+        "name" => volume.name == value,
+        "label" => volume.label == value,
+        "uuid" => !value.is_empty() && volume.uuid.eq_ignore_ascii_case(value),
+        _ => false,
+    };
+    let mut found = table.volumes.iter().filter(matches);
+    let first = found.next().cloned();
+    let others: Vec<&str> = found.map(|volume| volume.name.as_str()).collect();
+    if let (Some(first), false) = (&first, others.is_empty()) {
+        let detail = format!("{text:?} means {} and {}", first.name, others.join(", "));
+        return Err(Error::invalid(Problem::Ambiguous, detail).advise("name one of them"));
+    }
+    Ok(first)
+}
+
+fn no_such_volume(table: &VolumeTable, step: &[u8], choices: &[Volume]) -> Error {
+    let step = String::from_utf8_lossy(step);
+    let names = |volumes: &[Volume]| {
+        volumes.iter().map(|v| v.name.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    if choices.len() > 1 {
+        let detail = format!("{step:?} could be in any of several volumes");
+        return Error::invalid(Problem::Ambiguous, detail)
+            .advise(format!("name the volume first; those with a file system: {}", names(choices)));
+    }
+    let detail = format!("the {} has no volume {step:?}", table.format);
+    Error::not_found(detail).advise(format!("its volumes: {}", names(&table.volumes)))
+}
+
+fn unrecognised(disk: &Arc<dyn Disk>) -> Error {
+    let size = disk.size_bytes();
+    match adit_partitions::sniff(disk) {
+        Some(kind) => Error::unsupported(format!("it looks like {kind}, which is not read yet"))
+            .advise("`adit cp` and `adit hexdump` still give its raw bytes"),
+        None => Error::unsupported(format!(
+            "no partition table, VMFS volume or disk image in its {size} bytes"
+        ))
+        .advise("is it the right device, and complete? `adit hexdump` shows its bytes"),
+    }
+}
+
+fn trailed(mut note: adit_core::Finding, locator: &Locator) -> adit_core::Finding {
+    note.trail.push(locator.to_string());
+    note
+}
+
+fn lvm_layer(locator: &Locator, volume: &adit_vmfs_lvm::Volume) -> LayerInfo {
+    LayerInfo {
+        format: "VMFS LVM".into(),
+        locator: locator.clone(),
+        facts: vec![
+            ("uuid", Fact::Text(volume.uuid.clone())),
+            ("name", Fact::Text(volume.name.clone())),
+            ("size_bytes", Fact::Bytes(volume.size_bytes)),
+            ("members", Fact::Count(volume.members.len() as u64)),
+        ],
+    }
+}
+
+fn vmfs_layer(locator: &Locator, vmfs: &Vmfs) -> LayerInfo {
+    let identity = vmfs.identity();
+    let mut facts = vec![
+        ("label", Fact::Text(identity.label)),
+        ("uuid", Fact::Text(identity.uuid)),
+        ("block_size_bytes", Fact::Bytes(vmfs.superblock().block_size_bytes())),
+    ];
+    if let Some(created) = identity.created {
+        facts.push(("created", Fact::Time(created.seconds)));
+    }
+    LayerInfo { format: identity.format, locator: locator.step(b""), facts }
+}
