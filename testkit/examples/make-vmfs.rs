@@ -1,35 +1,159 @@
-//! Writes a sample volume: `make-vmfs 3|5|6|5l|5d|6l|6d OUT.img [SIZE_MIB]`.
+//! Writes a sample volume: `make-vmfs VERSION SCENE OUT.img...`.
+//!
+//! VERSION is 3, 5 or 6, with letters added: `l` VMFS-L, `d` without LVM,
+//! `s` scattered, `n` not dense, `h` blocks of 512 KiB, `u` unconverted, `m` lean.
+//! SCENE is plain, everything, huge (64 TiB) or crowd (100 000 files).
+//! Several files make a span.
+
+use std::time::Instant;
 
 use adit_testkit::Vmfs;
+use adit_testkit::vmfs::hash::{TWINS, colliding_names};
+use adit_testkit::vmfs::{Addressing, Entry, Heartbeat, Mode};
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [kind, out, rest @ ..] = &args[..] else {
-        eprintln!("usage: make-vmfs 3|5|6|5l|5d|6l|6d OUT.img [SIZE_MIB]");
+    let [version, scene, outs @ ..] = &args[..] else {
+        eprintln!("usage: make-vmfs VERSION SCENE OUT.img...");
         std::process::exit(2);
     };
-    let mut vmfs = match kind.as_bytes()[0] {
+    let begun = Instant::now();
+    let six = version.starts_with('6');
+    let vmfs = chosen(version);
+    let mut vmfs = match scene.as_str() {
+        "plain" => plain(vmfs),
+        "everything" => everything(vmfs, version),
+        "huge" => huge(vmfs, six),
+        "crowd" => crowd(vmfs),
+        _ => panic!("no scene {scene}"),
+    };
+    if outs.len() > 1 {
+        let device: u64 = if scene == "huge" { 20 << 40 } else { 1900 << 20 };
+        vmfs = vmfs.devices_bytes(&vec![device; outs.len()]);
+    }
+    vmfs.write_span(outs);
+    println!("{version} {scene}: {:?}", begun.elapsed());
+}
+
+fn chosen(version: &str) -> Vmfs {
+    let mut vmfs = match version.as_bytes()[0] {
         b'3' => Vmfs::three(),
         b'5' => Vmfs::five(),
         _ => Vmfs::six(),
     };
-    if kind.contains('l') {
-        vmfs = vmfs.local();
+    for letter in version.chars().skip(1) {
+        vmfs = match letter {
+            'l' => vmfs.local(),
+            'd' => vmfs.without_lvm(),
+            's' => vmfs.scattered(),
+            'n' => vmfs.not_dense(),
+            'h' => vmfs.block_bytes(512 << 10),
+            'u' => vmfs.unconverted(),
+            'm' => vmfs.lean(),
+            '8' => vmfs.block_bytes(8 << 20),
+            _ => panic!("no variant {letter}"),
+        };
     }
-    if kind.contains('d') {
-        vmfs = vmfs.without_lvm();
-    }
-    if let Some(mib) = rest.first() {
-        vmfs = vmfs.size_bytes(mib.parse::<u64>().expect("a size in MiB") << 20);
-    }
-    let big: Vec<u8> = (0..3_500_000u32).flat_map(u32::to_le_bytes).collect();
     vmfs.label("sample")
-        .file("web01/web01.vmx", b".encoding = \"UTF-8\"\n")
+}
+
+fn plain(vmfs: Vmfs) -> Vmfs {
+    let big: Vec<u8> = (0..3_500_000u32).flat_map(u32::to_le_bytes).collect();
+    vmfs.file("web01/web01.vmx", b".encoding = \"UTF-8\"\n")
         .file("web01/medium.log", vec![b'm'; 5000])
         .file("web01/web01-flat.vmdk", &big)
         .sparse_file("web01/far.vmdk", 200 << 30, &[(100 << 30, b"far away")])
         .dir("empty")
         .symlink("link", "web01/web01.vmx")
         .file("empty file", b"")
-        .write(out);
+}
+
+fn everything(vmfs: Vmfs, version: &str) -> Vmfs {
+    let (three, six) = (version.starts_with('3'), version.starts_with('6'));
+    let mut vmfs = plain(vmfs)
+        .label("Ablage €")
+        .file("ünïcode/😀.txt", "smile")
+        .file(b"latin-\xe4\xff", b"not UTF-8")
+        .rdm("rdm.vmdk", 7 << 40)
+        .add(Entry::file("gone.txt", vec![b'g'; 70000]).deleted())
+        .add(
+            Entry::sparse("hole first", 3 << 20, &[((2 << 20) + 5, b"data")])
+                .mode(0o600)
+                .owner(1000, 100)
+                .times(1, 2, 3),
+        )
+        .add(Entry::sparse::<&[u8]>("tbz", 5 << 20, &[]).to_be_zeroed(1..4))
+        .add(Entry::file("shut", b"locked").held(70, Mode::Exclusive))
+        .add(Entry::file("shared", b"locked").held(70, Mode::MultiWriter))
+        .heartbeat(Heartbeat::released(64, "10.0.0.6"))
+        .heartbeat(Heartbeat::live(70, "10.0.0.7"));
+    for name in colliding_names(30) {
+        vmfs = vmfs.file(format!("collide/{name}"), &name);
+    }
+    for name in TWINS {
+        vmfs = vmfs.file(format!("collide/{name}"), name);
+    }
+    if three {
+        return vmfs;
+    }
+    let pieces: [(u64, &[u8]); 3] = [
+        (0, b"start"),
+        (21 << 40, b"middle"),
+        ((42 << 40) - 3, b"end"),
+    ];
+    vmfs = vmfs
+        .sparse_file("double", 42 << 40, &pieces)
+        .add(Entry::sparse("double-pb2", 42 << 40, &pieces).addressing(Addressing::DoubleByPb2));
+    if six {
+        vmfs = vmfs
+            .size_bytes(6 << 30)
+            .add(
+                Entry::sparse(
+                    "mixed",
+                    3 << 30,
+                    &[
+                        (5 << 20, &b"small"[..]),
+                        ((1 << 30) + 7, b"large"),
+                        ((2 << 30) + 1, b"small too"),
+                    ],
+                )
+                .large((1 << 30)..(3 << 29)),
+            )
+            .add(
+                Entry::sparse("partly", 4 << 20, &[((1 << 20) + (7 << 17), b"eighth 7")])
+                    .partly_to_be_zeroed(1, 0x0f),
+            )
+            .heartbeat(Heartbeat::live(71, "10.0.0.8").pending("pending"))
+            .file("pending", b"a transaction wants my times")
+            .heartbeat(Heartbeat::live(72, "10.0.0.9").finished("finished"))
+            .file("finished", b"a transaction has had my times");
+    }
+    vmfs
+}
+
+fn huge(vmfs: Vmfs, six: bool) -> Vmfs {
+    let vmfs = vmfs.size_bytes(64 << 40);
+    let mut vmfs = vmfs.file("small", b"at the start");
+    for tib in [15, 16, 31, 32, 47, 48, 63] {
+        let name = format!("at {tib} TiB");
+        let file = Entry::file(&name, name.repeat(400_000)).placed_at(tib << 40);
+        vmfs = vmfs.add(file);
+    }
+    let ends = [(0, b"A"), ((61 << 40) - 1, b"Z")];
+    vmfs = vmfs.sparse_file("61 TiB", 61 << 40, &ends);
+    if six {
+        vmfs = vmfs.add(
+            Entry::sparse("large", 1 << 30, &[(600 << 20, b"in an LFB")]).large(512 << 20..1 << 30),
+        );
+    }
+    vmfs
+}
+
+fn crowd(vmfs: Vmfs) -> Vmfs {
+    let mut vmfs = vmfs.size_bytes(4 << 30);
+    for n in 0..100_000 {
+        let name = format!("vm-{n:06}.log");
+        vmfs = vmfs.file(format!("crowd/{name}"), &name);
+    }
+    vmfs
 }

@@ -2,7 +2,7 @@
 
 use crate::bytes::{get16, get32, get64, put, put16, put32, put64};
 
-use super::hash::{ROOT_BUCKETS, SYSTEM_LINK_HASH, bucket, link_hash, name_hash};
+use super::hash::{SYSTEM_INDEX, bucket, link_hash, name_hash};
 
 const HASH_TABLE: usize = 0x5f8;
 const BLOCKS_AT: usize = 0x10000;
@@ -140,8 +140,8 @@ impl Hashed {
 
     /// Puts a system file in: index and link hash are fixed, the stored hash is 0.
     pub(crate) fn insert_system(&mut self, named: Named, number: u64) -> u64 {
-        let link = SYSTEM_LINK_HASH + number as u16;
-        self.insert_at(named, ROOT_BUCKETS + number, link, 0)
+        let link = SYSTEM_INDEX + number as u16;
+        self.insert_at(named, u64::from(link), link, 0)
     }
 
     fn insert_at(&mut self, named: Named, index: u64, link: u16, stored_hash: u64) -> u64 {
@@ -166,7 +166,7 @@ impl Hashed {
         if held & 3 == 1 {
             let stored = get32(&self.bytes, target(held) + 0x0c);
             let old_link = match stored {
-                0 => SYSTEM_LINK_HASH + (index as u64 - ROOT_BUCKETS) as u16,
+                0 => index as u16,
                 _ => link_hash(stored),
             };
             let group = self.add_group(index, &[(held, old_link), (entry, link)]);

@@ -7,8 +7,8 @@ const SALT: [u8; 8] = [0x17, 0xb0, 0x61, 0x8e, 0xc2, 0x75, 0x9a, 0x73];
 pub const BUCKETS: u64 = 16001;
 /// Hash indexes for user names in the root; the ones above belong to the system files.
 pub const ROOT_BUCKETS: u64 = 15973;
-/// Link hash of the first system file in the root; the next ones count up.
-pub const SYSTEM_LINK_HASH: u16 = 0x3e66;
+/// Table index, and link hash too, of the first system file in the root; the next ones count up.
+pub const SYSTEM_INDEX: u16 = 0x3e66;
 
 /// The 64-bit hash of a name.
 pub fn name_hash(name: &[u8]) -> u64 {
