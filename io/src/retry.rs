@@ -92,7 +92,7 @@ impl<S: Source> Reader<'_, S> {
         let mut done = 0;
         while done < buf.len() {
             let (at, rest) = (offset + bytes::wide(done), &mut buf[done..]);
-            done += match self.patiently(rest, at) {
+            done += match self.patiently(rest, at, false) {
                 Ok(0) => return Err(ended(at, rest.len())),
                 Ok(length) => length.min(rest.len()),
                 Err(error) if Class::of(&error) != Class::Final => self.narrow(rest, at, error)?,
@@ -102,12 +102,11 @@ impl<S: Source> Reader<'_, S> {
         Ok(())
     }
 
-    /// One read, tried again as the policy says.
-    fn patiently(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+    /// One read, tried again as the policy says; success after a failure counts as recovery.
+    fn patiently(&self, buf: &mut [u8], offset: u64, mut failed_before: bool) -> io::Result<usize> {
         let counters = &self.policy.counters;
         let mut delay = self.policy.first_delay.min(DELAY_MAX);
         let mut left = self.policy.retries.min(RETRIES_MAX);
-        let mut failed_before = false;
         loop {
             match self.once(buf, offset) {
                 Err(error) if left > 0 && Class::of(&error) == Class::Passing => {
@@ -165,7 +164,7 @@ impl<S: Source> Reader<'_, S> {
         let at = offset + bytes::wide(good);
         // The failure may have been seen in a larger read only: ask the sector itself.
         if bad - good < buf.len() {
-            match self.patiently(&mut buf[good..bad], at) {
+            match self.patiently(&mut buf[good..bad], at, true) {
                 Ok(0) => return Err(ended(at, bad - good)),
                 Ok(length) => return Ok(good + length.min(bad - good)),
                 Err(why) => error = why,
