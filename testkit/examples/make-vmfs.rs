@@ -1,7 +1,8 @@
 //! Writes a sample volume: `make-vmfs VERSION SCENE OUT.img...`.
 //!
 //! VERSION is 3, 5 or 6, with letters added: `l` VMFS-L, `d` without LVM,
-//! `s` scattered, `n` not dense, `h` blocks of 512 KiB, `u` unconverted, `m` lean.
+//! `s` scattered, `n` not dense, `h` blocks of 512 KiB, `8` of 8 MiB, `u` unconverted,
+//! `m` lean, `x` a name that is not UTF-8.
 //! SCENE is plain, everything, huge (64 TiB) or crowd (100 000 files).
 //! Several files make a span.
 
@@ -48,6 +49,7 @@ fn chosen(version: &str) -> Vmfs {
             's' => vmfs.scattered(),
             'n' => vmfs.not_dense(),
             'h' => vmfs.block_bytes(512 << 10),
+            'x' => vmfs.file(b"latin-\xe4\xff", b"not UTF-8"),
             'u' => vmfs.unconverted(),
             'm' => vmfs.lean(),
             '8' => vmfs.block_bytes(8 << 20),
@@ -70,10 +72,10 @@ fn plain(vmfs: Vmfs) -> Vmfs {
 
 fn everything(vmfs: Vmfs, version: &str) -> Vmfs {
     let (three, six) = (version.starts_with('3'), version.starts_with('6'));
+    let block: u64 = if version.contains('8') { 8 << 20 } else { 1 << 20 };
     let mut vmfs = plain(vmfs)
         .label("Ablage €")
         .file("ünïcode/😀.txt", "smile")
-        .file(b"latin-\xe4\xff", b"not UTF-8")
         .rdm("rdm.vmdk", 7 << 40)
         .add(Entry::file("gone.txt", vec![b'g'; 70000]).deleted())
         .add(
@@ -82,7 +84,7 @@ fn everything(vmfs: Vmfs, version: &str) -> Vmfs {
                 .owner(1000, 100)
                 .times(1, 2, 3),
         )
-        .add(Entry::sparse::<&[u8]>("tbz", 5 << 20, &[]).to_be_zeroed(1..4))
+        .add(Entry::sparse::<&[u8]>("tbz", 5 * block, &[]).to_be_zeroed(1..4))
         .add(Entry::file("shut", b"locked").held(70, Mode::Exclusive))
         .add(Entry::file("shared", b"locked").held(70, Mode::MultiWriter))
         .heartbeat(Heartbeat::released(64, "10.0.0.6"))
@@ -96,11 +98,8 @@ fn everything(vmfs: Vmfs, version: &str) -> Vmfs {
     if three {
         return vmfs;
     }
-    let pieces: [(u64, &[u8]); 3] = [
-        (0, b"start"),
-        (21 << 40, b"middle"),
-        ((42 << 40) - 3, b"end"),
-    ];
+    let pieces: [(u64, &[u8]); 3] =
+        [(0, b"start"), (21 << 40, b"middle"), ((42 << 40) - 3, b"end")];
     vmfs = vmfs
         .sparse_file("double", 42 << 40, &pieces)
         .add(Entry::sparse("double-pb2", 42 << 40, &pieces).addressing(Addressing::DoubleByPb2));

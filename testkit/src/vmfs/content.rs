@@ -171,6 +171,10 @@ impl<S: Store> Maker<S> {
             self.fb.cursor = at / self.layout.block_bytes;
         }
         for index in content.units(stored.unit) {
+            assert!(
+                index * stored.unit < content.length,
+                "unit {index} lies behind the end of the file"
+            );
             if stored.places.contains_key(&index) {
                 continue;
             }

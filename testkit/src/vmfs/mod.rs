@@ -358,7 +358,8 @@ impl Vmfs {
         counts.fds = self.fds.unwrap_or(counts.fds).max(needed);
         counts.sub_blocks = self.sub_blocks.unwrap_or(counts.sub_blocks);
         counts.pointer_blocks = self.pointer_blocks.unwrap_or(counts.pointer_blocks);
-        counts.journals = self.journals.unwrap_or(counts.journals);
+        let hosts = self.heartbeats.len() as u64;
+        counts.journals = self.journals.unwrap_or(counts.journals.max(hosts));
         counts
     }
 }
