@@ -106,7 +106,8 @@ pub(crate) fn latest(members: &[Member]) -> Option<&Member> {
     members.iter().find(|member| member.volume.generation == newest)
 }
 
-fn check_belong(members: &[Member]) -> Result<()> {
+/// Checks that all members are different devices of one volume.
+pub(crate) fn check_belong(members: &[Member]) -> Result<()> {
     let Some((first, others)) = members.split_first() else { return Ok(()) };
     for other in others {
         if other.identity() != first.identity() {

@@ -1,6 +1,6 @@
 //! Verifies what opening takes on trust. Findings, never a panic.
 
-use crate::assemble::{disagreements, latest};
+use crate::assemble::{check_belong, disagreements, latest};
 use crate::cover::cover;
 use crate::layout::{HEADER_AT, PE_BYTES, PeEntry};
 use crate::member::Member;
@@ -18,6 +18,10 @@ const LISTED_MAX: u64 = 20;
 pub fn check(members: &[Member], report: &mut dyn FnMut(Finding)) -> Result<()> {
     for member in members {
         member.check(report)?;
+    }
+    if let Err(error) = check_belong(members) {
+        report(Finding::from_error("lvm-members-unrelated", &error));
+        return Ok(());
     }
     let mut members = members.to_vec();
     members.sort_by_key(Member::first_pe);

@@ -110,7 +110,7 @@ impl Header {
     /// Errors: `Corrupt`; `Unsupported` for another version; `Limit` for too many extents.
     pub fn read(disk: &Arc<dyn Disk>, limits: &Limits) -> Result<Self> {
         let place = Place::new("LVM header").byte(HEADER_AT);
-        let bytes = disk.read_prefix(HEADER_AT, LvmHeader::SIZE)?;
+        let bytes = prefix(disk, HEADER_AT, LvmHeader::SIZE)?;
         let raw = LvmHeader::read(&bytes).map_err(|e| e.at(place.clone()))?;
         Self::parse(raw, disk.size_bytes(), limits).map_err(|e| e.at(place))
     }
@@ -175,7 +175,7 @@ pub(crate) fn read_descriptor(
 ) -> Result<VolumeDescriptor> {
     let byte = HEADER_AT.saturating_add(header.layout.volume_at);
     let at = |field: &'static str| Place::new("LVM volume descriptor").field(field).byte(byte);
-    let bytes = disk.read_prefix(byte, VolumeDescriptor::SIZE)?;
+    let bytes = prefix(disk, byte, VolumeDescriptor::SIZE)?;
     let volume = VolumeDescriptor::read(&bytes)
         .map_err(|e| e.at(Place::new("LVM volume descriptor").byte(byte)))?;
     let size = volume.size_bytes;
@@ -192,6 +192,14 @@ pub(crate) fn read_descriptor(
         return Err(Error::limit("members_max", detail).at(at("device_count")));
     }
     Ok(volume)
+}
+
+/// Up to `length` bytes from `at` on: fewer, or none, where the disk ends.
+pub(crate) fn prefix(disk: &Arc<dyn Disk>, at: u64, length: usize) -> Result<Vec<u8>> {
+    if at >= disk.size_bytes() {
+        return Ok(Vec::new());
+    }
+    disk.read_prefix(at, length)
 }
 
 /// The device names in volume order; empty where none are stored.

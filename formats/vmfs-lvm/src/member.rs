@@ -1,7 +1,8 @@
 //! One device of a volume.
 
 use crate::header::{
-    DiskId, Header, VolumeIdentity, VolumeState, parse_names, printable, read_descriptor, timestamp,
+    DiskId, Header, VolumeIdentity, VolumeState, parse_names, prefix, printable, read_descriptor,
+    timestamp,
 };
 use crate::layout::{HEADER_AT, LvmHeader, MAGIC, NAME_BYTES, NAMES, PE_BYTES, VolumeDescriptor};
 use crate::pe::{Bounds, PeRun, Tables};
@@ -15,7 +16,7 @@ use std::sync::Arc;
 ///
 /// Errors: those of reading; a partition too short to be one is no error.
 pub fn probe(partition: &Arc<dyn Disk>) -> Result<bool> {
-    let magic = partition.read_prefix(HEADER_AT, 4)?;
+    let magic = prefix(partition, HEADER_AT, 4)?;
     Ok(u32_le(&magic, 0) == Some(MAGIC))
 }
 
@@ -57,8 +58,7 @@ impl Member {
         let bounds = Bounds::new(&header, &volume);
         let tables = Tables::read(&disk, &header, &regions, &bounds, limits)?;
         let names_at = HEADER_AT.saturating_add(header.layout.names_at);
-        let names = disk.read_prefix(names_at, NAMES.saturating_mul(NAME_BYTES))?;
-        let names = parse_names(&names, volume.device_count);
+        let names = prefix(&disk, names_at, NAMES.saturating_mul(NAME_BYTES));
         let mut member = Member {
             label: label.to_owned(),
             disk,
@@ -66,10 +66,15 @@ impl Member {
             volume,
             regions,
             runs: tables.runs,
-            names,
+            names: Vec::new(),
             damage: None,
             notes: Vec::new(),
         };
+        match names {
+            Ok(table) => member.names = parse_names(&table, member.volume.device_count),
+            // Names only help to say which device is missing.
+            Err(error) => member.note(Finding::from_error("lvm-names-unreadable", &error)),
+        }
         member.note_damage(tables.damage, region_error);
         member.note_lengths();
         member.note_state();

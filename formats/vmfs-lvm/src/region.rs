@@ -1,8 +1,8 @@
 //! Regions of a device: the chain of extended headers, each with up to 8 extent maps.
 
-use crate::header::Header;
+use crate::header::{Header, prefix};
 use crate::layout::{HEADER_AT, MAGIC, MAP_ENTRIES, MAPS_MAX, RegionHeader};
-use adit_core::{Disk, DiskExt, Error, Place, Problem, Result};
+use adit_core::{Disk, Error, Place, Problem, Result};
 use std::sync::Arc;
 
 /// One region: where its maps stand and which entries they hold.
@@ -65,7 +65,7 @@ fn step(
 }
 
 fn read(disk: &Arc<dyn Disk>, last: Region, at: u64) -> Result<(Region, u64)> {
-    let raw = RegionHeader::read(&disk.read_prefix(at, RegionHeader::SIZE)?)?;
+    let raw = RegionHeader::read(&prefix(disk, at, RegionHeader::SIZE)?)?;
     if raw.magic != MAGIC {
         let detail = format!("magic is {:#010x}, not {MAGIC:#010x}", raw.magic);
         return Err(Error::corrupt(Problem::BadMagic, detail));
