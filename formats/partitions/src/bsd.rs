@@ -14,17 +14,24 @@ pub(crate) struct Label {
     pub offset: u64,
     pub label: BsdLabel,
     pub entries: Vec<BsdEntry>,
-    /// Whether the checksum and the bounds hold.
-    pub valid: bool,
+    /// Whether counts and sizes are possible.
+    pub sane: bool,
+    /// Whether the checksum is right.
+    pub sealed: bool,
 }
 
-/// The first label found at the places where one may stand.
+/// The label found at the places where one may stand.
+///
+/// Two magic numbers make a label certain enough; Linux ignores the checksum and parted writes
+/// a wrong one, so that only earns a warning.
 pub(crate) fn find(disk: &Arc<dyn Disk>) -> Option<Label> {
-    let found: Vec<Label> = BSD_PLACES.iter().filter_map(|&at| label_at(disk, at)).collect();
-    found.into_iter().find(|label| label.valid)
+    let mut found: Vec<Label> =
+        BSD_PLACES.iter().filter_map(|&at| label_at(disk, at)).filter(|label| label.sane).collect();
+    found.sort_by_key(|label| !label.sealed);
+    found.into_iter().next()
 }
 
-/// The label at one place, even if its checksum is wrong.
+/// The label at one place, sane or not.
 pub(crate) fn label_at(disk: &Arc<dyn Disk>, offset: u64) -> Option<Label> {
     let entries_max = usize::from(BSD_PARTITIONS_MAX).checked_mul(BsdEntry::SIZE)?;
     let bytes = disk.read_prefix(offset, BsdLabel::SIZE.checked_add(entries_max)?).ok()?;
@@ -37,13 +44,12 @@ pub(crate) fn label_at(disk: &Arc<dyn Disk>, offset: u64) -> Option<Label> {
     let used = bytes.get(..end)?;
     let sum = (0..end).step_by(2).filter_map(|at| u16_le(used, at)).fold(0, |sum, word| sum ^ word);
     let sector = label.sector_size_bytes;
-    let valid = sum == 0
-        && label.partitions_count <= BSD_PARTITIONS_MAX
+    let sane = label.partitions_count <= BSD_PARTITIONS_MAX
         && (512..=65536).contains(&sector)
         && sector.is_power_of_two();
     let raw = used.get(BsdLabel::SIZE..)?.chunks_exact(BsdEntry::SIZE);
     let entries = raw.filter_map(|raw| BsdEntry::read(raw).ok()).collect();
-    Some(Label { offset, label, entries, valid })
+    Some(Label { offset, label, entries, sane, sealed: sum == 0 })
 }
 
 impl Label {
@@ -90,6 +96,11 @@ impl Label {
         if !pack.is_empty() {
             let text = format!("the label calls the disk {:?}", String::from_utf8_lossy(pack));
             table.notes.push(Finding::info("bsd-pack-name", text));
+        }
+        if !self.sealed {
+            let text = "the checksum is wrong; the partitions are listed as they stand";
+            let place = Place::new("BSD label").field("checksum").byte(self.offset);
+            table.notes.push(Finding::warning("bsd-bad-checksum", text).at(place));
         }
         let base = self.base(disk);
         for ((number, letter), entry) in (1..).zip('a'..='z').zip(&self.entries) {

@@ -131,16 +131,11 @@ fn boot_record(disk: &Arc<dyn Disk>, name: &str, byte: u64) -> Result<Option<Vec
 
 /// Walks to boot record `wanted` of the first extended partition.
 fn ebr(disk: &Arc<dyn Disk>, wanted: u64) -> Result<Option<Vec<Inspected>>> {
-    let first = disk.read_prefix(0, 512)?;
-    let extended = Mbr::parse(&first)
-        .and_then(|mbr| mbr.used().map(|(_, entry)| entry.clone()).find(|e| is_extended(e.kind)));
+    let Some(mbr) = Mbr::parse(&disk.read_prefix(0, 512)?) else { return Ok(None) };
+    let extended = mbr.used().map(|(_, entry)| entry).find(|entry| is_extended(entry.kind));
     let Some(BootEntry { first_lba, .. }) = extended else { return Ok(None) };
-    let base = u64::from(first_lba);
-    let first = disk.read_prefix(0, 512)?;
-    let sector_size = match Mbr::parse(&first) {
-        Some(mbr) => mbr.table(disk, &adit_core::Limits::default()).sector_size,
-        None => return Ok(None),
-    };
+    let base = u64::from(*first_lba);
+    let sector_size = mbr.sector_size(disk, &mut Vec::new());
     let (mut at, mut seen) = (base, HashSet::new());
     for number in 1..=wanted.min(EBRS_MAX) {
         if !seen.insert(at) {
@@ -265,8 +260,8 @@ fn find_bsd(disk: &Arc<dyn Disk>) -> Option<bsd::Label> {
 
 fn show_bsd(label: &bsd::Label) -> Vec<Inspected> {
     let mut fields = label.label.fields();
-    let checksum = if label.valid { "right" } else { "wrong, or a field is impossible" };
-    fields.push(derived("validity", checksum.to_owned()));
+    let checksum = if label.sealed { "right" } else { "wrong" };
+    fields.push(derived("checksum", checksum.to_owned()));
     let mut shown = vec![Inspected { structure: "bsd".to_owned(), offset: label.offset, fields }];
     for ((number, letter), entry) in (1..).zip('a'..='z').zip(&label.entries) {
         let mut fields = BsdEntry::fields(entry);

@@ -8,8 +8,6 @@ use adit_core::on_disk;
 
 /// The last two bytes of a boot record.
 pub const MBR_SIGNATURE: [u8; 2] = [0x55, 0xaa];
-/// Number of slots in a boot record.
-pub const MBR_ENTRIES: usize = 4;
 /// First bytes of a GPT header.
 pub const GPT_MAGIC: [u8; 8] = *b"EFI PART";
 /// First bytes of an Apple driver descriptor.

@@ -106,6 +106,10 @@ fn read(disk: &Arc<dyn Disk>, limits: &Limits) -> Result<Option<Table>> {
             let place = Place::new("GPT header");
             table.notes.push(Finding::warning("gpt-ignored", text).at(place).advise(advice));
         }
+        if let Some(contents) = sniff(disk) {
+            let text = format!("the disk as a whole also looks like this: {contents}");
+            table.notes.push(Finding::info("mbr-and-contents", text));
+        }
         return Ok(Some(table));
     }
     if let Some(label) = sun::parse(&first) {

@@ -123,31 +123,36 @@ impl Mbr {
 
     /// In which unit the numbers count. The table itself does not say.
     ///
-    /// The disk's own sector size is right unless it leaves partitions without any recognised
-    /// contents or outside the disk, and another size does better.
-    fn sector_size(&self, disk: &Arc<dyn Disk>, notes: &mut Vec<Finding>) -> u32 {
+    /// The disk's own sector size, unless only another one leads to recognised contents or
+    /// keeps every partition inside the disk. Recognised contents count more: a disk that was
+    /// cut short fits no size, or fits the wrong one.
+    pub(crate) fn sector_size(&self, disk: &Arc<dyn Disk>, notes: &mut Vec<Finding>) -> u32 {
         let sizes = sector_sizes(disk);
         let own = sizes.first().copied().unwrap_or(512);
         let size = disk.size_bytes();
         let familiar =
             |sector_size: u32| self.used().any(|(_, entry)| is_familiar(disk, entry, sector_size));
-        if self.used().next().is_none() || (self.fits(size, own) && familiar(own)) {
+        if self.used().next().is_none() || familiar(own) {
             return own;
         }
-        let others = sizes.iter().copied().filter(|&other| other != own);
-        let better = others.into_iter().find(|&other| {
-            (self.fits(size, other) && (familiar(other) || !self.fits(size, own)))
-                || (self.starts_inside(size, other) && !self.starts_inside(size, own))
-        });
-        // A cut disk fits no size; what is recognised decides.
-        let Some(better) = better.filter(|_| self.fits(size, own) || !familiar(own)) else {
-            return own;
-        };
+        let others: Vec<u32> = sizes.into_iter().filter(|&other| other != own).collect();
+        let place = Place::new("MBR").byte(0);
+        if let Some(&better) = others.iter().find(|&&other| familiar(other)) {
+            let text = format!(
+                "the disk presents sectors of {own} bytes, but contents are recognised only if \
+                 the partitions count in sectors of {better} bytes, which is how they are read"
+            );
+            notes.push(Finding::info("mbr-sector-size", text).at(place));
+            return better;
+        }
+        let fits = |other: &&u32| self.fits(size, **other) && !self.fits(size, own);
+        let Some(&better) = others.iter().find(fits) else { return own };
         let text = format!(
-            "the partitions make sense in sectors of {better} bytes, not in those of {own} bytes \
-             that the disk presents"
+            "it is uncertain in which unit the partitions count: the disk presents sectors of \
+             {own} bytes, but they lie inside it only in sectors of {better} bytes, which is how \
+             they are read"
         );
-        notes.push(Finding::info("mbr-sector-size", text).at(Place::new("MBR").byte(0)));
+        notes.push(Finding::warning("mbr-sector-size", text).at(place));
         better
     }
 }
