@@ -281,11 +281,7 @@ impl Opener {
             Origin::Host(path) => Some(path.as_path()),
             _ => Some(here.locator.host.as_path()).filter(|_| !in_file_system(&here)),
         };
-        let mut members = span::gather(first, source, &self.options)?;
-        // Other partitions of the same disk may be members too.
-        if let Some(wanted) = members.first().map(|m| m.device_count() as usize) {
-            members.truncate(wanted.max(members.len()));
-        }
+        let members = span::gather(first, source, &self.options)?;
         let volume = adit_vmfs_lvm::assemble(members.clone(), limits)?;
         let disk = Arc::clone(&volume.disk);
         self.in_vmfs(here, disk, Some(volume), members)
@@ -328,27 +324,29 @@ impl Opener {
 
     fn in_vmdk(&self, mut here: Opened, disk: &Arc<dyn Disk>, origin: &Origin) -> Result<Opened> {
         let limits = &self.options.limits;
-        let kind = adit_vmdk::probe(&disk.read_prefix(0, 64 << 10)?);
-        if !kind.as_ref().is_some_and(adit_vmdk::Kind::is_descriptor) {
-            let what = kind.map(|kind| kind.title()).unwrap_or_default();
-            return Err(Error::unsupported(format!("{what} extents are not read yet"))
-                .advise("its raw bytes can be copied out with `adit cp`"));
+        match adit_vmdk::probe(&disk.read_prefix(0, 64 << 10)?) {
+            Some(adit_vmdk::Kind::Descriptor) | None => {}
+            Some(kind) => {
+                return Err(Error::unsupported(format!("a {} is not read yet", kind.word()))
+                    .advise("its raw bytes can be copied out with `adit cp`"));
+            }
         }
         if disk.size_bytes() > limits.text_bytes_max {
             return Err(Error::limit("text_bytes_max", "the descriptor is too long"));
         }
         let text = disk.read_prefix(0, usize::try_from(limits.text_bytes_max).unwrap_or(0))?;
         let descriptor = adit_vmdk::Descriptor::parse(&text, limits)?;
-        let opened = adit_vmdk::open(&descriptor, &mut |reference| {
-            references::resolve(reference.name(), origin, &self.options)
+        let name = here.locator.to_string();
+        let opened = adit_vmdk::open(&name, &descriptor, &mut |reference| {
+            references::resolve(&reference.name, origin, &self.options)
         })?;
         here.notes.extend(opened.notes.into_iter().map(|note| trailed(note, &here.locator)));
         here.layers.push(LayerInfo {
-            format: format!("VMDK {}", descriptor.create_type()),
+            format: format!("VMDK {}", descriptor.create_type).trim_end().to_owned(),
             locator: here.locator.step(b""),
             facts: vec![
                 ("size_bytes", Fact::Bytes(opened.disk.size_bytes())),
-                ("extents", Fact::Count(descriptor.extents().len() as u64)),
+                ("extents", Fact::Count(descriptor.extents.len() as u64)),
             ],
         });
         here.locator = here.locator.step(b"");

@@ -17,7 +17,7 @@ const NEIGHBOURS_MAX: usize = 1024;
 /// on, so that assembling refuses it with both identities.
 pub fn gather(first: Member, source: Option<&Path>, options: &OpenOptions) -> Result<Vec<Member>> {
     let (wanted, identity) = (first.device_count() as usize, first.identity());
-    let mut seen: HashSet<PathBuf> = source.iter().filter_map(|path| real(path)).collect();
+    let mut seen: HashSet<PathBuf> = HashSet::new();
     let mut members = vec![first];
     if wanted <= 1 {
         return Ok(members);
@@ -33,6 +33,7 @@ pub fn gather(first: Member, source: Option<&Path>, options: &OpenOptions) -> Re
             add(&mut members, given);
         }
     }
+    // The source itself comes first: other partitions of it may be members.
     for path in source.map(neighbours).unwrap_or_default() {
         if members.len() >= wanted {
             break;
@@ -93,6 +94,7 @@ fn neighbours(source: &Path) -> Vec<PathBuf> {
         .take(NEIGHBOURS_MAX)
         .collect();
     paths.sort();
+    paths.insert(0, source.to_path_buf());
     paths
 }
 
