@@ -2,7 +2,7 @@
 
 mod common;
 
-use adit_core::{DiskExt, Limits, MemoryDisk, Next, Place};
+use adit_core::{DiskExt, Kind, Limits, MemoryDisk, Next, Place};
 use adit_vmfs_lvm::{VolumeState, assemble, check, probe};
 use common::{MIB, Maker, PE, TIB, codes, mark, read};
 use std::sync::Arc;
@@ -148,4 +148,55 @@ fn bitmaps_indices_and_counts_when_checking() {
             ("lvm-count-differs", Some(Place::new("LVM header").field("pe_last"))),
         ]
     );
+}
+
+#[test]
+fn tables_in_any_order() {
+    let maker = Maker::new(5, &[4]);
+    let mut device = maker.device(0);
+    // Extents 0 and 3 of the volume change places in the table and keep their places on disk.
+    for (entry, pe) in [(0, 3), (3, 0)] {
+        device.put64(maker.entry_at(entry) + 0x09, 0x1100000 + pe * PE);
+        device.put64(maker.entry_at(entry) + 0x11, pe * PE);
+    }
+    let member = read(device, "disk0.img").unwrap();
+    assert_eq!(member.runs().len(), 1);
+    let volume = assemble(vec![member], &Limits::default()).unwrap();
+    assert_eq!((0..4).map(|pe| mark(&volume.disk, pe).unwrap()).sum::<u64>(), 1 + 2 + 3 + 4);
+    assert_eq!(mark(&volume.disk, 3).unwrap(), 4);
+}
+
+#[test]
+fn extents_scattered_over_the_device() {
+    let maker = Maker::new(5, &[4]);
+    let mut device = maker.device(0);
+    // The volume's extents stand on the device in the order 3, 2, 1, 0.
+    for entry in 0..4 {
+        device.put64(maker.entry_at(entry) + 0x09, 0x1100000 + (3 - entry) * PE);
+    }
+    let member = read(device, "disk0.img").unwrap();
+    assert_eq!(member.runs().len(), 4);
+    let volume = assemble(vec![member], &Limits::default()).unwrap();
+    let marks: Vec<_> = (0..4).map(|pe| mark(&volume.disk, pe).unwrap()).collect();
+    assert_eq!(marks, [4, 3, 2, 1]);
+}
+
+#[test]
+fn a_volume_whose_descriptor_has_another_size() {
+    let maker = Maker::new(5, &[4]);
+    let mut device = maker.device(0);
+    device.put64(maker.volume_at(), PE);
+    let member = read(device, "disk0.img").unwrap();
+    let volume = assemble(vec![member], &Limits::default()).unwrap();
+    assert_eq!((volume.size_bytes, volume.notes[0].code), (4 * PE, "lvm-size-differs"));
+    assert_eq!(mark(&volume.disk, 3).unwrap(), 4);
+
+    let mut device = maker.device(0);
+    device.put64(maker.volume_at(), 6 * PE);
+    let member = read(device, "disk0.img").unwrap();
+    let volume = assemble(vec![member], &Limits::default()).unwrap();
+    let codes: Vec<_> = volume.notes.iter().map(|note| note.code).collect();
+    assert_eq!(codes, ["lvm-size-differs", "lvm-extent-missing"]);
+    assert_eq!(volume.size_bytes, 6 * PE);
+    assert_eq!(mark(&volume.disk, 4).unwrap_err().kind(), Kind::Lost);
 }

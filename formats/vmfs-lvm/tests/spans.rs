@@ -178,3 +178,28 @@ fn no_member_and_too_many_members_are_refused() {
     let members = Maker::new(5, &[1, 1]).members();
     assert_eq!(assemble(members, &limits).unwrap_err().kind(), Kind::Limit);
 }
+
+#[test]
+fn a_device_count_that_the_extents_contradict_is_noted() {
+    for said in [1, 3] {
+        let maker = Maker::new(5, &[1, 1]);
+        let members = (0..2).map(|k| {
+            let mut device = maker.device(k);
+            device.put32(maker.volume_at() + 0x90, said);
+            read(device, &format!("disk{k}.img")).unwrap()
+        });
+        let volume = assembled(members.collect());
+        assert_eq!(codes(&volume), ["lvm-device-count"], "{said}");
+        assert!(!volume.is_degraded());
+        assert_eq!(mark(&volume.disk, 1).unwrap(), 2);
+    }
+}
+
+#[test]
+fn checking_members_of_two_volumes_says_so() {
+    let other = Maker { uuid: 0xb1, ..Maker::new(5, &[1, 1]) };
+    let members = [Maker::new(5, &[1, 1]).members().remove(0), other.members().remove(1)];
+    let mut found = Vec::new();
+    check(&members, &mut |finding| found.push(finding.code)).unwrap();
+    assert_eq!(found, ["lvm-members-unrelated"]);
+}
