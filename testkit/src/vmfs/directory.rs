@@ -226,7 +226,12 @@ impl Hashed {
     }
 }
 
-/// Volume-independent offset of the hash word of a name, for damage.
+/// Byte offset of a link group in the folder, for damage.
+pub(crate) fn link_group_at(location: u64) -> u64 {
+    target(location) as u64
+}
+
+/// Byte offset of the hash word of a name in the folder, for damage.
 pub(crate) fn hash_word_at(name: &[u8], root: bool) -> u64 {
     HASH_TABLE as u64 + bucket(name_hash(name), root) * 4
 }

@@ -86,4 +86,9 @@ impl<S: Store> Image<S> {
     pub fn write(&mut self, volume_offset: u64, bytes: &[u8]) {
         self.maker.volume.write(volume_offset, bytes);
     }
+
+    /// Writes onto a device, for damage to the volume manager. Units: bytes.
+    pub fn write_device(&mut self, device: usize, offset: u64, bytes: &[u8]) {
+        self.maker.volume.stores[device].write_at(offset, bytes);
+    }
 }

@@ -26,6 +26,7 @@
 //! [`Vmfs::lean`] leaves out more.
 
 mod content;
+mod damage;
 mod descriptor;
 mod directory;
 mod entry;
@@ -46,6 +47,7 @@ use std::path::Path;
 use crate::store::{Memory, Store};
 
 pub use content::Addressing;
+pub use damage::Damage;
 pub use entry::Entry;
 pub use heartbeat::Heartbeat;
 pub use image::Image;

@@ -20,7 +20,7 @@ pub(crate) struct Node {
     pub parent: usize,
     children: Vec<usize>,
     entry: Entry,
-    item: u64,
+    pub item: u64,
     pub fd: Fd,
     /// Volume offset of its FD.
     pub fd_at: u64,
