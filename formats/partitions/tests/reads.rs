@@ -256,6 +256,56 @@ fn a_dangerously_dedicated_bsd_disk_is_no_mbr() {
 }
 
 #[test]
+fn an_openbsd_label_inside_an_mbr_partition_counts_from_that_partition() {
+    // 48-bit numbers; c is the whole disk, and the label names the range that OpenBSD may use.
+    let mut label = bsd_label(&[(7, 2112, 8192), (0, 0, 0), (0, 0, 131_072)]);
+    label[114] = 1;
+    label[80..84].copy_from_slice(&2048u32.to_le_bytes());
+    label[84..88].copy_from_slice(&22528u32.to_le_bytes());
+    let sum = label.chunks(2).fold(0, |sum, word| sum ^ u16::from_le_bytes([word[0], word[1]]));
+    let stated = u16::from_le_bytes([label[136], label[137]]);
+    label[136..138].copy_from_slice(&(stated ^ sum).to_le_bytes());
+    let image = Image::empty(64 << 20)
+        .with(0, &boot_record(&[(0xa6, 2048, 20480)]))
+        .with(2048 * 512 + 512, &label);
+    let outer = image.table();
+    let inner = adit_partitions::open(&volume(&outer, "p1").disk, &Default::default());
+    let inner = inner.unwrap().unwrap();
+    assert_eq!(spans(&inner)[0], ("p1", 64 * 512, 4 << 20));
+    assert!(!codes(&inner.notes).contains(&"bsd-bad-checksum"));
+}
+
+#[test]
+fn an_apple_map_whose_first_entry_is_not_the_map_needs_its_driver_descriptor() {
+    let image = Image::stored("mac").with(0x230, b"Apple_Free\0");
+    assert_eq!(image.clone().table().volumes.len(), 5);
+    assert!(image.with(0, b"\0\0").open().unwrap().is_none());
+    assert_eq!(Image::stored("mac").with(0, b"\0\0").table().volumes.len(), 5);
+}
+
+#[test]
+fn overlaps_are_said_even_behind_a_shorter_partition() {
+    let mut image = Image::stored("gpt");
+    // p1 spans everything; p5 and p3 both lie in it, p5 ending first.
+    image.put(1024 + 0x28, &131_000u64.to_le_bytes());
+    reseal(&mut image, 512, 1024);
+    let notes = image.table().notes;
+    let overlaps = notes.iter().filter(|note| note.code == "partition-overlap");
+    let numbers: Vec<_> = overlaps.map(|note| note.place.clone().unwrap().index).collect();
+    assert_eq!(numbers, [Some(5), Some(3)]);
+}
+
+#[test]
+fn a_third_slot_of_a_boot_record_counts_only_inside_the_extended_partition() {
+    let image = Image::empty(64 << 20).with(0, &boot_record(&[(5, 1000, 1000)]));
+    let record = |third| boot_record(&[(0x83, 1, 10), (0, 0, 0), third]);
+    let inside = image.clone().with(1000 * 512, &record((0x83, 100, 10))).table();
+    assert_eq!(spans(&inside)[2], ("p6", 1100 * 512, 10 * 512));
+    let outside = image.with(1000 * 512, &record((0x83, 5000, 10))).table();
+    assert_eq!(outside.volumes.len(), 2);
+}
+
+#[test]
 fn an_apple_map_skips_a_damaged_entry_and_says_so() {
     let table = Image::stored("mac").with(0x400, b"XX").table();
     assert_eq!(codes(&table.notes), ["apm-entry-damaged"]);

@@ -71,6 +71,15 @@ fn a_protective_mbr_without_gpt_is_corrupt_with_advice() {
 }
 
 #[test]
+fn a_header_copied_to_another_sector_is_not_believed() {
+    // The backup stands where the primary should be: its checksum holds, its place does not.
+    let mut image = Image::stored("gpt").with(LAST, &[0; 512]);
+    let backup = Image::stored("gpt").bytes(LAST, 512);
+    image.put(512, &backup);
+    assert_eq!(image.open().unwrap_err().problem(), Problem::Mismatch);
+}
+
+#[test]
 fn more_gpt_entries_than_allowed_are_a_limit() {
     let mut image = Image::stored("gpt");
     image.put(512 + 0x50, &u32::MAX.to_le_bytes());
