@@ -121,7 +121,7 @@ pub trait DiskExt {
     fn check_range(&self, offset: u64, length: u64) -> Result<()>;
     /// Reads `length` bytes into a new buffer. The caller has bounded `length`.
     fn read_vec(&self, offset: u64, length: usize) -> Result<Vec<u8>>;
-    /// Reads up to `length` bytes, fewer at the end of the disk.
+    /// Reads up to `length` bytes, fewer at the end of the disk and none past it.
     fn read_prefix(&self, offset: u64, length: usize) -> Result<Vec<u8>>;
 }
 
@@ -150,7 +150,7 @@ impl<D: Disk + ?Sized> DiskExt for D {
     fn read_prefix(&self, offset: u64, length: usize) -> Result<Vec<u8>> {
         let left = self.size_bytes().saturating_sub(offset);
         let length = usize::try_from(left).map_or(length, |left| left.min(length));
-        self.read_vec(offset, length)
+        if length == 0 { Ok(Vec::new()) } else { self.read_vec(offset, length) }
     }
 }
 
