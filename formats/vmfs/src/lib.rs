@@ -1,1 +1,66 @@
-//! Placeholder.
+//! VMFS 3, 5 and 6, shared and local (VMFS-L): a datastore as a [`FileSystem`].
+//!
+//! The volume is one [`Disk`] whose byte 0 is the volume's byte 0; the volume manager that may
+//! lie below it is another crate's business.
+//!
+//! - [`probe`], [`Vmfs::open`]: is it one, and open it. [`Vmfs`] is the file system.
+//! - [`layout`]: every on-disk structure with its offsets, nothing else.
+//! - [`Superblock`]: the checked volume header; all sizes come from it.
+//! - [`Address`], [`FdAddress`]: what pointers and directory entries hold.
+//! - [`ResourceFile`], [`Cluster`]: the system files that hand out blocks and FDs.
+//! - [`FileDescriptor`], [`PointerWalk`], [`Pointers`], [`FileMap`]: from a file to its bytes.
+//! - [`directory`], [`hash`]: from a name to an FD.
+//!
+//! Reading order: `superblock` → `vmfs` (system files) → `descriptor` → `map` → `directory`.
+//!
+//! Everything is read-only, nothing is trusted: a damaged pointer loses its own block, a damaged
+//! entry its own name.
+//!
+//! [`FileSystem`]: adit_core::FileSystem
+//! [`Disk`]: adit_core::Disk
+#![forbid(unsafe_code)]
+#![deny(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::arithmetic_side_effects,
+        clippy::as_conversions,
+        clippy::indexing_slicing,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic
+    )
+)]
+
+mod address;
+mod cluster;
+mod descriptor;
+mod details;
+pub mod directory;
+mod filesystem;
+pub mod hash;
+pub mod layout;
+mod map;
+mod pointers;
+mod rdm;
+mod resource;
+mod space;
+mod superblock;
+mod vmfs;
+
+pub use address::{Address, FdAddress, Target, Width};
+pub use cluster::{Cluster, ClusterMeta, LARGE_BLOCK_CONVERTED};
+pub use descriptor::{Addressing, FileDescriptor, FileType};
+pub use map::FileMap;
+pub use pointers::{FilePointer, PointerStep, PointerWalk, Pointers, Slot};
+pub use rdm::ScsiId;
+pub use resource::{ResourceFile, ResourceHeader, ResourceKind};
+pub use superblock::{Superblock, Version};
+pub use vmfs::{Clusters, Vmfs, probe};

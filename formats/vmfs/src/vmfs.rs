@@ -1,0 +1,480 @@
+//! An open volume: the superblock, the resource files as they are needed, FDs by address.
+
+use crate::address::FdAddress;
+use crate::cluster::Cluster;
+use crate::descriptor::{FileDescriptor, FileType};
+use crate::layout::ResourceHeaderRaw;
+use crate::map::{FileMap, volume_ends};
+use crate::resource::{ResourceFile, ResourceHeader, ResourceKind};
+use crate::superblock::{Superblock, Version};
+use adit_core::bytes::narrow;
+use adit_core::{
+    Disk, DiskExt, Error, Finding, Kind, Limits, Place, Problem, Result, RunKind, TableCache,
+};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+
+/// Notes taken while reading are kept up to this number.
+const NOTES_MAX: usize = 64;
+
+/// Whether a volume starts like a VMFS file system; one too short for that does not.
+///
+/// Units: byte 0 of `volume` is byte 0 of the volume, past any LVM metadata.
+/// Errors: only those of reading.
+pub fn probe(volume: &Arc<dyn Disk>) -> Result<bool> {
+    Superblock::probe(volume.as_ref())
+}
+
+/// What the cache keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum CacheKey {
+    /// A block of pointers: resource file, cluster, item.
+    Pointers(ResourceKind, u64, u64),
+    /// A cluster entry.
+    Cluster(ResourceKind, u64),
+}
+
+/// An open VMFS 3, 5 or 6 file system.
+#[derive(Debug)]
+pub struct Vmfs {
+    this: Weak<Vmfs>,
+    volume: Arc<dyn Disk>,
+    superblock: Superblock,
+    limits: Limits,
+    cache: TableCache<CacheKey>,
+    resources: [OnceLock<ResourceFile>; ResourceKind::ALL.len()],
+    /// Number of file blocks and of small blocks in a cluster, once their bitmap is known.
+    blocks: OnceLock<(u64, u64)>,
+    notes: Mutex<Vec<Finding>>,
+    partial_tbz: AtomicBool,
+}
+
+impl Vmfs {
+    /// Opens the file system on a volume. Reads little: the superblock and the block bitmap's
+    /// header; everything else when it is needed.
+    ///
+    /// Units: byte 0 of `volume` is byte 0 of the volume, past any LVM metadata.
+    /// Errors: `Corrupt` or `Unsupported` where the superblock is not one we can read.
+    pub fn open(volume: Arc<dyn Disk>, limits: &Limits) -> Result<Arc<Vmfs>> {
+        let superblock = Superblock::load(volume.as_ref())?;
+        let fs = Arc::new_cyclic(|this| Vmfs {
+            this: this.clone(),
+            notes: Mutex::new(superblock.notes()),
+            volume,
+            superblock,
+            limits: limits.clone(),
+            cache: TableCache::new(limits),
+            resources: Default::default(),
+            blocks: OnceLock::new(),
+            partial_tbz: AtomicBool::new(false),
+        });
+        fs.learn_blocks();
+        Ok(fs)
+    }
+
+    /// The checked superblock.
+    pub fn superblock(&self) -> &Superblock {
+        &self.superblock
+    }
+
+    /// The volume the file system is on.
+    pub fn volume(&self) -> &Arc<dyn Disk> {
+        &self.volume
+    }
+
+    /// The bounds it was opened with.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    pub(crate) fn cache(&self) -> &TableCache<CacheKey> {
+        &self.cache
+    }
+
+    /// This file system, shared, for what outlives the call.
+    pub(crate) fn shared(&self) -> Result<Arc<Vmfs>> {
+        self.this
+            .upgrade()
+            .ok_or_else(|| Error::invalid(Problem::Missing, "the file system is being closed"))
+    }
+
+    /// Learns how many blocks there are, for range checks. A damaged bitmap is only noted: data
+    /// may be readable all the same.
+    fn learn_blocks(&self) {
+        let file = match self.resource(ResourceKind::FileBlocks) {
+            Ok(file) => file,
+            Err(error) => {
+                let mut note = Finding::from_error("vmfs-block-bitmap", &error);
+                note.text = format!("the header of .fbb.sf cannot be used: {}", note.text);
+                return self.note(note.advise("pointers are checked against the volume size only"));
+            }
+        };
+        let (items, per_cluster) = (file.header.items, file.header.items_per_cluster.get());
+        let expected = self.superblock.small_blocks_per_cluster();
+        if self.superblock.version == Version::Vmfs6 && per_cluster != expected {
+            let text = format!("clusters hold {per_cluster} small blocks, not {expected}");
+            self.note(Finding::warning("vmfs-cluster-size", text));
+        }
+        let end = items.saturating_mul(self.superblock.block_size.get());
+        let size = self.volume.size_bytes();
+        if end > size {
+            let text = format!("the file system has {end} bytes, but the volume only {size}");
+            let note = Finding::warning("vmfs-volume-short", text)
+                .at(Place::new("volume end").byte(size))
+                .advise("files with blocks past the end are damaged; get a complete copy");
+            self.note(note);
+        }
+        // Set once: nobody else knows this value yet.
+        let _ = self.blocks.set((items, per_cluster));
+    }
+
+    /// Volume offset where the last file block ends; unbounded while the bitmap is unknown.
+    pub(crate) fn blocks_end(&self) -> u64 {
+        let size = self.superblock.block_size.get();
+        self.blocks.get().map_or(u64::MAX, |(items, _)| items.saturating_mul(size))
+    }
+
+    /// The running number of a small file block; nothing where the item leaves its cluster.
+    pub(crate) fn small_block_number(&self, cluster: u64, item: u64) -> Option<u64> {
+        let known = self.blocks.get().map(|(_, per_cluster)| *per_cluster);
+        let per_cluster = known.unwrap_or_else(|| self.superblock.small_blocks_per_cluster());
+        let number = cluster.checked_mul(per_cluster)?.checked_add(item)?;
+        (item < per_cluster).then_some(number)
+    }
+
+    /// Keeps a note that came up while reading; every place once.
+    pub(crate) fn note(&self, finding: Finding) {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = |note: &Finding| note.code == finding.code && note.place == finding.place;
+        if notes.len() < NOTES_MAX && !notes.iter().any(known) {
+            notes.push(finding);
+        }
+    }
+
+    pub(crate) fn note_partial_tbz(&self) {
+        if !self.partial_tbz.swap(true, Ordering::Relaxed) {
+            let text = "a block is marked to-be-zeroed in part; marked eighths are read as zeros";
+            self.note(Finding::warning("vmfs-partial-tbz", text));
+        }
+    }
+
+    /// Notes on the superblock and what came up while reading so far.
+    pub(crate) fn reading_notes(&self) -> Vec<Finding> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A resource file, opened now if it was not yet.
+    ///
+    /// Errors: `Corrupt` where its FD or header is damaged; `Unsupported` where this version
+    /// has none.
+    pub fn resource(&self, kind: ResourceKind) -> Result<&ResourceFile> {
+        let slot = ResourceKind::ALL
+            .iter()
+            .zip(&self.resources)
+            .find_map(|(known, slot)| (*known == kind).then_some(slot));
+        let Some(slot) = slot else {
+            return Err(Error::invalid(Problem::Missing, "no such resource file"));
+        };
+        if let Some(file) = slot.get() {
+            return Ok(file);
+        }
+        let file = self.open_resource(kind)?;
+        // Two threads may open it at once; both get the same.
+        Ok(slot.get_or_init(|| file))
+    }
+
+    fn open_resource(&self, kind: ResourceKind) -> Result<ResourceFile> {
+        if !kind.exists_in(self.superblock.version) {
+            let version = self.superblock.version.number();
+            return Err(Error::unsupported(format!("VMFS{version} has no {}", kind.file_name())));
+        }
+        let entry_size = self.superblock.entry_size();
+        if kind == ResourceKind::FileBlocks && self.superblock.version == Version::Vmfs6 {
+            let parent = self.resource(ResourceKind::LargeBlocks)?;
+            let header_offset = u64::from(parent.header.raw.child_offset);
+            let header = self.resource_header(&parent.descriptor, kind, header_offset)?;
+            return Ok(ResourceFile {
+                kind,
+                descriptor: Arc::clone(&parent.descriptor),
+                header,
+                header_offset,
+                parent: Some(parent.header.clone()),
+                entry_size,
+            });
+        }
+        let descriptor = Arc::new(self.system_descriptor(kind)?);
+        let header = self.resource_header(&descriptor, kind, 0)?;
+        Ok(ResourceFile { kind, descriptor, header, header_offset: 0, parent: None, entry_size })
+    }
+
+    fn resource_header(
+        &self,
+        descriptor: &FileDescriptor,
+        kind: ResourceKind,
+        offset: u64,
+    ) -> Result<ResourceHeader> {
+        let mut bytes = [0; ResourceHeaderRaw::SIZE];
+        self.read_data(descriptor, offset, &mut bytes)?;
+        let raw = ResourceHeaderRaw::read(&bytes)?;
+        ResourceHeader::parse(raw, kind, &self.superblock, &self.limits)
+    }
+
+    /// The FD of a resource file, found from the superblock alone.
+    fn system_descriptor(&self, kind: ResourceKind) -> Result<FileDescriptor> {
+        let superblock = &self.superblock;
+        let address = kind.descriptor();
+        let computed = u64::from(kind.item())
+            .saturating_mul(superblock.fd_size())
+            .saturating_add(superblock.first_fd_offset);
+        let hint = match kind {
+            ResourceKind::PointerBlocks2 => superblock.raw.pb2_fd_offset,
+            _ => 0,
+        };
+        let at = |offset| self.system_descriptor_at(address, kind, offset);
+        at(computed).or_else(|error| if hint == 0 { Err(error) } else { at(hint).or(Err(error)) })
+    }
+
+    fn system_descriptor_at(
+        &self,
+        address: FdAddress,
+        kind: ResourceKind,
+        offset: u64,
+    ) -> Result<FileDescriptor> {
+        let mut fd = self.descriptor_at(address, offset)?;
+        if fd.file_type != FileType::System {
+            let detail = format!("{} has file type {}", kind.file_name(), fd.raw.file_type);
+            return Err(Error::corrupt(Problem::BadValue, detail)
+                .at(Place::new(format!("FD {address}")).byte(offset)));
+        }
+        fd.rank = kind.rank();
+        Ok(fd)
+    }
+
+    fn descriptor_at(&self, address: FdAddress, offset: u64) -> Result<FileDescriptor> {
+        let size = self.superblock.fd_size();
+        let end = offset.saturating_add(size);
+        if end > self.volume.size_bytes() {
+            return Err(volume_ends(end, self.volume.size_bytes()));
+        }
+        let bytes = self.volume.read_vec(offset, narrow(size).unwrap_or(0))?;
+        FileDescriptor::parse(bytes, address, offset, &self.superblock)
+    }
+
+    /// Reads an FD that its cluster says is allocated.
+    ///
+    /// Errors: `NotFound` where there is no such FD, or it is free; `Corrupt` where its bytes
+    /// are not that FD.
+    pub fn descriptor(&self, address: FdAddress) -> Result<Arc<FileDescriptor>> {
+        // The root and the first system files are there in every volume, whatever a damaged
+        // bitmap says.
+        let fixed = address.cluster() == 0 && address.item() <= 5;
+        if !fixed && self.is_descriptor_free(address)? {
+            let detail = format!("names FD {address}, which is free");
+            return Err(Error::not_found(detail)
+                .at(Place::new("cluster of .fdc.sf").index(address.cluster().into()))
+                .advise("a check lists every entry that names a free FD"));
+        }
+        Ok(Arc::new(self.descriptor_unchecked(address)?))
+    }
+
+    /// Reads an FD whatever its cluster says; what stands in a free one may be anything.
+    ///
+    /// Errors: as `descriptor`.
+    pub fn descriptor_unchecked(&self, address: FdAddress) -> Result<FileDescriptor> {
+        let offset = self.descriptor_offset(address)?;
+        self.descriptor_at(address, offset)
+    }
+
+    /// Where an FD stands in the volume. Unit: bytes.
+    ///
+    /// Errors: `NotFound` past the last FD.
+    pub fn descriptor_offset(&self, address: FdAddress) -> Result<u64> {
+        let file = self.resource(ResourceKind::Descriptors)?;
+        let at = file.item_offset(address.cluster().into(), address.item().into())?;
+        let size = self.superblock.fd_size();
+        let (offset, length) = self.resource_run(ResourceKind::Descriptors, at, size)?;
+        if length < size {
+            let detail = "stands in two pieces".to_owned();
+            return Err(Error::corrupt(Problem::Misaligned, detail)
+                .at(Place::new(format!("FD {address}")).byte(offset)));
+        }
+        Ok(offset)
+    }
+
+    /// Whether the FD bitmap calls an FD free. A damaged cluster entry says nothing; the FD's
+    /// own checks then decide.
+    fn is_descriptor_free(&self, address: FdAddress) -> Result<bool> {
+        let number = u64::from(address.cluster());
+        let file = self.resource(ResourceKind::Descriptors)?;
+        file.item_offset(number, address.item().into())?;
+        match self.cluster(ResourceKind::Descriptors, number) {
+            Ok(cluster) if cluster.verify(file.header.items_in(number)).is_ok() => {
+                Ok(cluster.is_free(address.item().into()).unwrap_or(false))
+            }
+            Ok(_) => Ok(false),
+            Err(error) if error.kind() == Kind::Corrupt => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Volume offset of byte `offset` of a resource file, and how many bytes from there on
+    /// stand side by side (at least one; looked for up to `at_most`).
+    ///
+    /// Errors: `Corrupt` where the file has a hole there.
+    pub fn resource_run(
+        &self,
+        kind: ResourceKind,
+        offset: u64,
+        at_most: u64,
+    ) -> Result<(u64, u64)> {
+        let file = self.resource(kind)?;
+        self.stored_run(&file.descriptor, offset, at_most)
+    }
+
+    fn stored_run(&self, fd: &FileDescriptor, offset: u64, at_most: u64) -> Result<(u64, u64)> {
+        let run = self.run_of(fd, offset, at_most)?;
+        match run.kind {
+            RunKind::Stored { offset, .. } => Ok((offset, run.length)),
+            RunKind::Lost(error) => Err(error),
+            _ => {
+                let detail = format!("metadata at byte {offset:#x} of the file is a hole");
+                Err(Error::corrupt(Problem::Missing, detail)
+                    .at(Place::new(format!("FD {}", fd.address)).byte(fd.offset)))
+            }
+        }
+    }
+
+    /// Fills `buf` from byte `offset` of a resource file.
+    ///
+    /// Errors: `Corrupt` where the file has a hole there.
+    pub fn read_resource(&self, kind: ResourceKind, offset: u64, buf: &mut [u8]) -> Result<()> {
+        let file = self.resource(kind)?;
+        self.read_data(&file.descriptor, offset, buf)
+    }
+
+    fn read_data(&self, fd: &FileDescriptor, offset: u64, buf: &mut [u8]) -> Result<()> {
+        let (mut rest, mut at) = (buf, offset);
+        while !rest.is_empty() {
+            let wanted = adit_core::bytes::wide(rest.len());
+            let (start, length) = self.stored_run(fd, at, wanted)?;
+            let length = length.min(wanted);
+            let (now, later) = rest.split_at_mut(narrow(length).unwrap_or(0).min(rest.len()));
+            self.volume.read_at(now, start)?;
+            at = at.saturating_add(length);
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// A cluster entry, cached. See [`Cluster::verify`] for whether it is sound.
+    ///
+    /// Errors: `NotFound` past the last cluster; `Corrupt` where it cannot be reached.
+    pub fn cluster(&self, kind: ResourceKind, number: u64) -> Result<Cluster> {
+        let file = self.resource(kind)?;
+        let bytes = self.cache.load(CacheKey::Cluster(kind, number), || {
+            let mut entry = vec![0; narrow(self.superblock.entry_size()).unwrap_or(0)];
+            self.read_resource(kind, file.cluster_offset(number)?, &mut entry)?;
+            Ok(entry)
+        })?;
+        Cluster::read(file, number, bytes, 0, &self.superblock)
+    }
+
+    /// Volume offset of a cluster entry (its lock block). Unit: bytes.
+    ///
+    /// Errors: as `cluster`.
+    pub fn cluster_volume_offset(&self, kind: ResourceKind, number: u64) -> Result<u64> {
+        let offset = self.resource(kind)?.cluster_offset(number)?;
+        Ok(self.resource_run(kind, offset, 1)?.0)
+    }
+
+    /// Every cluster entry in order, read a group at a time and not cached.
+    ///
+    /// Errors: as `resource`; those of single clusters come from the iterator.
+    pub fn clusters(&self, kind: ResourceKind) -> Result<Clusters<'_>> {
+        let file = self.resource(kind)?;
+        Ok(Clusters { fs: self, file, next: 0, batch: None })
+    }
+
+    /// The data of an FD as a disk, whatever the FD describes; directories too.
+    ///
+    /// Errors: `Unsupported` for raw device mappings and unknown addressing.
+    pub fn data(&self, fd: Arc<FileDescriptor>) -> Result<Arc<dyn Disk>> {
+        FileMap::open(self.shared()?, fd)
+    }
+
+    /// Counts of states in the LFB bitmap: how often each state occurs.
+    pub(crate) fn large_block_states(&self) -> Result<HashMap<u8, Vec<u64>>> {
+        let file = self.resource(ResourceKind::LargeBlocks)?;
+        let mut states: HashMap<u8, Vec<u64>> = HashMap::new();
+        for cluster in self.clusters(ResourceKind::LargeBlocks)? {
+            let cluster = cluster?;
+            let items = file.header.items_in(cluster.number);
+            cluster.verify(items)?;
+            for item in 0..items {
+                let number = file.item_number(cluster.number, item);
+                if let Some((state, number)) = cluster.state(item).zip(number) {
+                    states.entry(state).or_default().push(number);
+                }
+            }
+        }
+        Ok(states)
+    }
+}
+
+/// The cluster entries of a resource file, in order.
+#[derive(Debug)]
+pub struct Clusters<'a> {
+    fs: &'a Vmfs,
+    file: &'a ResourceFile,
+    next: u64,
+    /// First cluster of the batch, how many, and their bytes.
+    batch: Option<(u64, u64, Arc<[u8]>)>,
+}
+
+/// Entries are read in batches of at most this many bytes.
+const BATCH_BYTES: u64 = 1 << 20;
+
+impl Clusters<'_> {
+    fn load(&self, first: u64, count: u64) -> Result<Arc<[u8]>> {
+        let size = count.saturating_mul(self.file.entry_size);
+        let mut bytes = vec![0; narrow(size).unwrap_or(0)];
+        self.fs.read_resource(self.file.kind, self.file.cluster_offset(first)?, &mut bytes)?;
+        Ok(bytes.into())
+    }
+
+    fn fetch(&mut self, number: u64) -> Result<Cluster> {
+        let held = self.batch.as_ref().is_some_and(|(first, count, _)| {
+            number.checked_sub(*first).is_some_and(|within| within < *count)
+        });
+        if !held {
+            let most = BATCH_BYTES.checked_div(self.file.entry_size).unwrap_or(1).max(1);
+            let count = self.file.clusters_together(number).clamp(1, most);
+            // One bad spot must not hide its neighbours: fall back to single entries.
+            self.batch = Some(match self.load(number, count) {
+                Ok(bytes) => (number, count, bytes),
+                Err(_) => (number, 1, self.load(number, 1)?),
+            });
+        }
+        let (first, bytes) = match &self.batch {
+            Some((first, _, bytes)) => (*first, Arc::clone(bytes)),
+            None => return Err(Error::invalid(Problem::Missing, "no batch was read")),
+        };
+        let start = number.saturating_sub(first).saturating_mul(self.file.entry_size);
+        let start = narrow(start).unwrap_or(usize::MAX);
+        Cluster::read(self.file, number, bytes, start, &self.fs.superblock)
+    }
+}
+
+impl Iterator for Clusters<'_> {
+    type Item = Result<Cluster>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let number = self.next;
+        if number >= self.file.header.clusters {
+            return None;
+        }
+        self.next = number.saturating_add(1);
+        Some(self.fetch(number))
+    }
+}
