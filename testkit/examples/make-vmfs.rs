@@ -77,16 +77,16 @@ fn everything(vmfs: Vmfs, version: &str) -> Vmfs {
         .label("Ablage €")
         .file("ünïcode/😀.txt", "smile")
         .rdm("rdm.vmdk", 7 << 40)
-        .add(Entry::file("gone.txt", vec![b'g'; 70000]).deleted())
-        .add(
+        .with(Entry::file("gone.txt", vec![b'g'; 70000]).deleted())
+        .with(
             Entry::sparse("hole first", 3 << 20, &[((2 << 20) + 5, b"data")])
                 .mode(0o600)
                 .owner(1000, 100)
                 .times(1, 2, 3),
         )
-        .add(Entry::sparse::<&[u8]>("tbz", 5 * block, &[]).to_be_zeroed(1..4))
-        .add(Entry::file("shut", b"locked").held(70, Mode::Exclusive))
-        .add(Entry::file("shared", b"locked").held(70, Mode::MultiWriter))
+        .with(Entry::sparse::<&[u8]>("tbz", 5 * block, &[]).to_be_zeroed(1..4))
+        .with(Entry::file("shut", b"locked").held(70, Mode::Exclusive))
+        .with(Entry::file("shared", b"locked").held(70, Mode::MultiWriter))
         .heartbeat(Heartbeat::released(64, "10.0.0.6"))
         .heartbeat(Heartbeat::live(70, "10.0.0.7"));
     for name in colliding_names(30) {
@@ -102,11 +102,11 @@ fn everything(vmfs: Vmfs, version: &str) -> Vmfs {
         [(0, b"start"), (21 << 40, b"middle"), ((42 << 40) - 3, b"end")];
     vmfs = vmfs
         .sparse_file("double", 42 << 40, &pieces)
-        .add(Entry::sparse("double-pb2", 42 << 40, &pieces).addressing(Addressing::DoubleByPb2));
+        .with(Entry::sparse("double-pb2", 42 << 40, &pieces).addressing(Addressing::DoubleByPb2));
     if six {
         vmfs = vmfs
             .size_bytes(6 << 30)
-            .add(
+            .with(
                 Entry::sparse(
                     "mixed",
                     3 << 30,
@@ -118,7 +118,7 @@ fn everything(vmfs: Vmfs, version: &str) -> Vmfs {
                 )
                 .large((1 << 30)..(3 << 29)),
             )
-            .add(
+            .with(
                 Entry::sparse("partly", 4 << 20, &[((1 << 20) + (7 << 17), b"eighth 7")])
                     .partly_to_be_zeroed(1, 0x0f),
             )
@@ -136,12 +136,12 @@ fn huge(vmfs: Vmfs, six: bool) -> Vmfs {
     for tib in [15, 16, 31, 32, 47, 48, 63] {
         let name = format!("at {tib} TiB");
         let file = Entry::file(&name, name.repeat(400_000)).placed_at(tib << 40);
-        vmfs = vmfs.add(file);
+        vmfs = vmfs.with(file);
     }
     let ends = [(0, b"A"), ((61 << 40) - 1, b"Z")];
     vmfs = vmfs.sparse_file("61 TiB", 61 << 40, &ends);
     if six {
-        vmfs = vmfs.add(
+        vmfs = vmfs.with(
             Entry::sparse("large", 1 << 30, &[(600 << 20, b"in an LFB")]).large(512 << 20..1 << 30),
         );
     }

@@ -1,6 +1,6 @@
 //! Where an image is written: a sparse file, or memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
@@ -60,6 +60,18 @@ impl Memory {
     /// What it really holds: written pages. Units: bytes.
     pub fn stored_bytes(&self) -> u64 {
         (self.pages.len() * PAGE_BYTES) as u64
+    }
+
+    /// How many bytes the two stores do not have in common.
+    pub fn bytes_that_differ(&self, other: &Self) -> usize {
+        let both: BTreeSet<_> = self.pages.keys().chain(other.pages.keys()).collect();
+        let zeros = Box::new([0; PAGE_BYTES]);
+        both.into_iter()
+            .map(|page| {
+                let [a, b] = [self, other].map(|held| held.pages.get(page).unwrap_or(&zeros));
+                a.iter().zip(b.iter()).filter(|(x, y)| x != y).count()
+            })
+            .sum()
     }
 }
 
@@ -134,10 +146,10 @@ mod tests {
     #[test]
     fn memory_returns_what_was_written_across_a_page_border() {
         let mut memory = Memory::new();
-        memory.write_at(4090, b"0123456789");
+        memory.write_at(4090, b"abcdefghij");
         let mut back = [0xff; 14];
         memory.read_at(4088, &mut back);
-        assert_eq!(&back, b"\0\00123456789\0\0");
+        assert_eq!(&back, b"\0\0abcdefghij\0\0");
         assert_eq!(memory.stored_bytes(), 8192);
         assert_eq!(memory.length_bytes(), 4100);
     }

@@ -95,7 +95,8 @@ impl Hashed {
 
     fn set_nibble(&mut self, block: usize, value: u8) {
         let byte = &mut self.bytes[BLOCKS_AT + 64 + block / 2];
-        *byte = if block % 2 == 0 { *byte & 0x0f | value << 4 } else { *byte & 0xf0 | value };
+        *byte =
+            if block.is_multiple_of(2) { *byte & 0x0f | value << 4 } else { *byte & 0xf0 | value };
     }
 
     /// Takes a slot in a block of this type, adding a block when all are full.

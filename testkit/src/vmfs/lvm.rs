@@ -199,7 +199,7 @@ impl Plan {
         for (map, part) in entries.chunks(MAP_ENTRIES as usize).enumerate() {
             let map = map as u64;
             let region = map / 8;
-            if map % 8 == 0 && region > 0 {
+            if map.is_multiple_of(8) && region > 0 {
                 self.write_extended_header(device, region, store);
             }
             let mut bytes = vec![0; bitmap_bytes as usize + part.len() * 128];

@@ -231,14 +231,14 @@ impl Vmfs {
     }
 
     /// Adds anything.
-    pub fn add(mut self, entry: Entry) -> Self {
+    pub fn with(mut self, entry: Entry) -> Self {
         self.entries.push(entry);
         self
     }
 
     /// Adds a file.
     pub fn file(self, path: impl AsRef<[u8]>, bytes: impl AsRef<[u8]>) -> Self {
-        self.add(Entry::file(path, bytes))
+        self.with(Entry::file(path, bytes))
     }
 
     /// Adds a file of holes with some pieces of data in it. Units: bytes.
@@ -248,22 +248,22 @@ impl Vmfs {
         length: u64,
         pieces: &[(u64, B)],
     ) -> Self {
-        self.add(Entry::sparse(path, length, pieces))
+        self.with(Entry::sparse(path, length, pieces))
     }
 
     /// Adds a symbolic link.
     pub fn symlink(self, path: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Self {
-        self.add(Entry::symlink(path, target))
+        self.with(Entry::symlink(path, target))
     }
 
     /// Adds a raw device mapping to a LUN of this size. Units: bytes.
     pub fn rdm(self, path: impl AsRef<[u8]>, size_bytes: u64) -> Self {
-        self.add(Entry::rdm(path, size_bytes))
+        self.with(Entry::rdm(path, size_bytes))
     }
 
     /// Adds an empty folder.
     pub fn dir(self, path: impl AsRef<[u8]>) -> Self {
-        self.add(Entry::dir(path))
+        self.with(Entry::dir(path))
     }
 
     /// Fills a heartbeat slot.
@@ -303,6 +303,10 @@ impl Vmfs {
             dense: self.dense,
             local: self.local,
         };
+        assert!(
+            layout.six() || layout.blocks <= 1 << 26,
+            "block numbers have 26 bits: choose bigger blocks"
+        );
         let mut ids = Ids::new(self.seconds, self.seed);
         ids.local = self.local;
         plan.write(&mut stores, &ids);

@@ -275,9 +275,9 @@ impl Resource {
             lock.holder = (super::layout::HEARTBEATS_AT + 64 * layout.mda(), 1);
             if self.kind == Kind::Block && layout.six() {
                 put64(block, 0x198, lock.holder.0);
-                put64(block, 0x1a0, lock.holder.1);
-                put32(block, 0x1a8, 0xcafe_babe);
-                put(block, 0x1ac, &ids.host);
+                put32(block, 0x1a0, lock.holder.1);
+                put32(block, 0x1a4, 0xcafe_bafe);
+                put(block, 0x1a8, &ids.host);
             }
         }
         lock.write(block);
@@ -297,7 +297,8 @@ impl Resource {
             put32(meta, 0x50, held.generation);
         }
         let last_but_one = index + 2 == self.cluster_count();
-        if last_but_one && matches!(self.kind, Kind::Block | Kind::PointerBlock) {
+        let five = self.shape.cpg == 64;
+        if five && last_but_one && matches!(self.kind, Kind::Block | Kind::PointerBlock) {
             put32(meta, 0x60, 80000);
         }
     }
