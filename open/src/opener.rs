@@ -434,7 +434,7 @@ fn vmfs_layer(locator: &Locator, vmfs: &Vmfs) -> LayerInfo {
     let mut facts = vec![
         ("label", Fact::Text(identity.label)),
         ("uuid", Fact::Text(identity.uuid)),
-        ("block_size_bytes", Fact::Bytes(vmfs.superblock().block_size_bytes())),
+        ("block_size_bytes", Fact::Bytes(vmfs.superblock().block_size.get())),
     ];
     if let Some(created) = identity.created {
         facts.push(("created", Fact::Time(created.seconds)));
