@@ -19,7 +19,9 @@ impl FileSystem for Vmfs {
     }
 
     fn notes(&self) -> Vec<Finding> {
-        self.reading_notes()
+        let mut notes = self.reading_notes();
+        notes.extend_from_slice(self.use_notes());
+        notes
     }
 
     fn root(&self) -> NodeId {

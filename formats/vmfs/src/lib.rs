@@ -10,6 +10,8 @@
 //! - [`ResourceFile`], [`Cluster`]: the system files that hand out blocks and FDs.
 //! - [`FileDescriptor`], [`PointerWalk`], [`Pointers`], [`FileMap`]: from a file to its bytes.
 //! - [`directory`], [`hash`]: from a name to an FD.
+//! - [`heartbeat`], [`lock`], [`journal`]: who uses the volume, or did when it was copied.
+//! - `check`: every invariant of the format; reports, never repairs.
 //!
 //! Reading order: `superblock` → `vmfs` (system files) → `descriptor` → `map` → `directory`.
 //!
@@ -40,13 +42,18 @@
 )]
 
 mod address;
+mod check;
 mod cluster;
 mod descriptor;
 mod details;
 pub mod directory;
 mod filesystem;
 pub mod hash;
+pub mod heartbeat;
+mod in_use;
+pub mod journal;
 pub mod layout;
+pub mod lock;
 mod map;
 mod pointers;
 mod rdm;

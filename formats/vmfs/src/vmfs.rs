@@ -47,6 +47,8 @@ pub struct Vmfs {
     /// Number of file blocks and of small blocks in a cluster, once their bitmap is known.
     blocks: OnceLock<(u64, u64)>,
     notes: Mutex<Vec<Finding>>,
+    /// What heartbeats and journals say, once somebody asked.
+    use_notes: OnceLock<Vec<Finding>>,
     partial_tbz: AtomicBool,
 }
 
@@ -67,6 +69,7 @@ impl Vmfs {
             cache: TableCache::new(limits),
             resources: Default::default(),
             blocks: OnceLock::new(),
+            use_notes: OnceLock::new(),
             partial_tbz: AtomicBool::new(false),
         });
         fs.learn_blocks();
@@ -162,6 +165,11 @@ impl Vmfs {
     /// Notes on the superblock and what came up while reading so far.
     pub(crate) fn reading_notes(&self) -> Vec<Finding> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Who uses the volume, read at the first call.
+    pub(crate) fn use_notes(&self) -> &[Finding] {
+        self.use_notes.get_or_init(|| self.read_use_notes())
     }
 
     /// A resource file, opened now if it was not yet.
