@@ -46,7 +46,8 @@ impl FdAddress {
 
     /// An FD address from its parts; nothing where they do not fit.
     pub fn new(cluster: u32, item: u32) -> Option<FdAddress> {
-        (cluster < 1 << 16 && item < 1 << 10).then_some(FdAddress((item << 22) | (cluster << 6) | 4))
+        (cluster < 1 << 16 && item < 1 << 10)
+            .then_some(FdAddress((item << 22) | (cluster << 6) | 4))
     }
 
     /// Reads an address as it stands on disk.

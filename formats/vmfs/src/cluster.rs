@@ -98,7 +98,9 @@ impl Cluster {
         let (base, within) = match &self.meta {
             ClusterMeta::Narrow(_) if item >= 512 => return None,
             ClusterMeta::Narrow(_) => (0x10, item),
-            ClusterMeta::Wide(_) => ((item / 256).checked_mul(0x100)?.checked_add(0x80)?, item % 256),
+            ClusterMeta::Wide(_) => {
+                ((item / 256).checked_mul(0x100)?.checked_add(0x80)?, item % 256)
+            }
         };
         let mut state = 0u8;
         for bit in 0..self.bits_per_item {

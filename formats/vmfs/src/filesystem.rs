@@ -69,8 +69,12 @@ impl FileSystem for Vmfs {
         }
         if fd.length() > LINK_BYTES_MAX {
             let detail = format!("a link target cannot have {} bytes", fd.length());
-            return Err(Error::corrupt(Problem::OutOfRange, detail)
-                .at(Place::new(format!("FD {}", fd.address)).field("length").byte(fd.offset)));
+            return Err(Error::corrupt(Problem::OutOfRange, detail).at(Place::new(format!(
+                "FD {}",
+                fd.address
+            ))
+            .field("length")
+            .byte(fd.offset)));
         }
         let length = narrow(fd.length()).unwrap_or(0);
         self.data(fd)?.read_vec(0, length)

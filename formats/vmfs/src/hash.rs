@@ -14,8 +14,16 @@ const SEED: u64 = 42;
 const SALT: [u8; 8] = [0x17, 0xb0, 0x61, 0x8e, 0xc2, 0x75, 0x9a, 0x73];
 const SYSTEM_INDEX: u32 = 0x3e66;
 const SYSTEM_NAMES: [&[u8]; 10] = [
-    b".fbb.sf", b".fdc.sf", b".pbc.sf", b".sbc.sf", b".vh.sf", b".pb2.sf", b".sdd.sf", b".jbc.sf",
-    b".unmap.sf", b".dfd.sf",
+    b".fbb.sf",
+    b".fdc.sf",
+    b".pbc.sf",
+    b".sbc.sf",
+    b".vh.sf",
+    b".pb2.sf",
+    b".sdd.sf",
+    b".jbc.sf",
+    b".unmap.sf",
+    b".dfd.sf",
 ];
 
 /// What a directory keeps of a name's hash.

@@ -261,9 +261,8 @@ impl Vmfs {
             return Err(Error::corrupt(Problem::Cycle, detail));
         }
         let file = self.resource(kind)?;
-        let size = NonZeroU64::new(file.header.raw.item_size.into()).ok_or_else(|| {
-            Error::corrupt(Problem::BadValue, "sub-blocks have no size")
-        })?;
+        let size = NonZeroU64::new(file.header.raw.item_size.into())
+            .ok_or_else(|| Error::corrupt(Problem::BadValue, "sub-blocks have no size"))?;
         // A slot larger than a sub-block would read the block twice.
         if left > size.get().saturating_sub(offset % size) {
             let detail = format!("a sub-block of {size} bytes cannot fill the file's block");

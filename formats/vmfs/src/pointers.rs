@@ -60,8 +60,11 @@ impl<'a> PointerWalk<'a> {
     pub fn new(fs: &'a Vmfs, fd: &'a FileDescriptor) -> Result<PointerWalk<'a>> {
         let levels = fd.addressing.levels().ok_or_else(|| {
             let detail = format!("addressing {} has no pointers", fd.addressing.word());
-            Error::invalid(Problem::NotSupported, detail)
-                .at(Place::new(format!("FD {}", fd.address)).byte(fd.offset))
+            Error::invalid(Problem::NotSupported, detail).at(Place::new(format!(
+                "FD {}",
+                fd.address
+            ))
+            .byte(fd.offset))
         })?;
         let per_block = fs.superblock().pointers_per_block;
         Ok(PointerWalk { fs, fd, levels, per_block, tables: [None, None], loads: 0 })
@@ -163,9 +166,10 @@ impl<'a> PointerWalk<'a> {
         if known.is_some_and(|table| table.number == number && table.address.raw == raw) {
             return Ok(());
         }
-        let address = self.fs.parse_address(raw)?.ok_or_else(|| {
-            Error::corrupt(Problem::BadValue, "a pointer block cannot be a hole")
-        })?;
+        let address = self
+            .fs
+            .parse_address(raw)?
+            .ok_or_else(|| Error::corrupt(Problem::BadValue, "a pointer block cannot be a hole"))?;
         let block = self.fs.pointer_block(address, self.fd.rank)?;
         self.loads = self.loads.saturating_add(1);
         if let Some(table) = self.tables.get_mut(at) {
@@ -208,9 +212,7 @@ impl<'a> PointerWalk<'a> {
                 let address = table.and_then(Option::as_ref).map(|table| table.address);
                 let start = address.and_then(|address| self.fs.pointer_block_offset(address).ok());
                 match start {
-                    Some(start) => {
-                        place.byte(start.saturating_add(entry.saturating_mul(size)))
-                    }
+                    Some(start) => place.byte(start.saturating_add(entry.saturating_mul(size))),
                     None => place,
                 }
             }
@@ -347,8 +349,7 @@ impl Vmfs {
     pub(crate) fn pointer_block(&self, address: Address, rank: u8) -> Result<Arc<[u8]>> {
         let (kind, cluster, item) = pointer_block_item(address)?;
         if kind.rank() >= rank {
-            let detail =
-                format!("a pointer block in {} would need itself", kind.file_name());
+            let detail = format!("a pointer block in {} would need itself", kind.file_name());
             return Err(Error::corrupt(Problem::Cycle, detail));
         }
         self.cache().load(CacheKey::Pointers(kind, cluster, item), || {

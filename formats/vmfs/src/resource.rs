@@ -249,8 +249,7 @@ impl ResourceFile {
 
     /// The running number of an item, as pointers to file blocks count.
     pub fn item_number(&self, cluster: u64, item: u64) -> Option<u64> {
-        let number =
-            cluster.checked_mul(self.header.items_per_cluster.get())?.checked_add(item)?;
+        let number = cluster.checked_mul(self.header.items_per_cluster.get())?.checked_add(item)?;
         (item < self.header.items_per_cluster.get() && number < self.header.items).then_some(number)
     }
 

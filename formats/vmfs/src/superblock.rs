@@ -1,7 +1,9 @@
 //! The superblock, checked: a [`Superblock`] cannot hold a size that breaks arithmetic.
 
 use crate::address::Width;
-use crate::layout::{HEARTBEAT_OFFSET, MAGIC_LOCAL, MAGIC_SHARED, SUPERBLOCK_OFFSET, SuperblockRaw};
+use crate::layout::{
+    HEARTBEAT_OFFSET, MAGIC_LOCAL, MAGIC_SHARED, SUPERBLOCK_OFFSET, SuperblockRaw,
+};
 use adit_core::bytes::until_nul;
 use adit_core::{
     Disk, DiskExt, Error, Finding, Identity, Place, Problem, Result, Timestamp, vmware_uuid,
@@ -95,8 +97,7 @@ impl Superblock {
         }
         let version = version(raw.major)?;
         let wide = version == Version::Vmfs6;
-        let block_size =
-            power("block_size", 0xa1, raw.block_size, 1 << 16, 1 << 28)?;
+        let block_size = power("block_size", 0xa1, raw.block_size, 1 << 16, 1 << 28)?;
         let sub_block_size =
             power("sub_block_size", 0xd9, raw.sub_block_size.into(), 1 << 9, block_size.get())?;
         let mut parsed = Superblock {
@@ -241,7 +242,8 @@ impl Superblock {
         let raw = &self.raw;
         let unknown = raw.config & !KNOWN_CONFIG;
         if unknown != 0 {
-            let text = format!("config flags {unknown:#x} are unknown; reading goes on without them");
+            let text =
+                format!("config flags {unknown:#x} are unknown; reading goes on without them");
             notes.push(Finding::info("vmfs-unknown-config", text).at(place("config", 0x19)));
         }
         if raw.checksum_type != 0 {

@@ -347,8 +347,11 @@ impl Vmfs {
             RunKind::Lost(error) => Err(error),
             _ => {
                 let detail = format!("metadata at byte {offset:#x} of the file is a hole");
-                Err(Error::corrupt(Problem::Missing, detail)
-                    .at(Place::new(format!("FD {}", fd.address)).byte(fd.offset)))
+                Err(Error::corrupt(Problem::Missing, detail).at(Place::new(format!(
+                    "FD {}",
+                    fd.address
+                ))
+                .byte(fd.offset)))
             }
         }
     }

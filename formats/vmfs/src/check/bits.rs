@@ -86,7 +86,9 @@ mod tests {
             Bits::new(200, &Limits::default()).unwrap(),
             Bits::new(200, &Limits::default()).unwrap(),
         );
-        (60..70).chain([199]).for_each(|i| { a.set(i); });
+        (60..70).chain([199]).for_each(|i| {
+            a.set(i);
+        });
         b.set(65);
         assert_eq!(a.runs_without(&b), [(60, 5), (66, 4), (199, 1)]);
     }

@@ -269,13 +269,7 @@ impl HashedDirectory {
         Ok(page.finish(None))
     }
 
-    fn list_block(
-        &self,
-        fs: &Vmfs,
-        block: &DirBlock,
-        at: &mut Position,
-        page: &mut PageBuilder,
-    ) {
+    fn list_block(&self, fs: &Vmfs, block: &DirBlock, at: &mut Position, page: &mut PageBuilder) {
         for slot in at.slot..block.slots() {
             if !block.is_used(slot) {
                 continue;

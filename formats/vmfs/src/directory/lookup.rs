@@ -64,7 +64,8 @@ impl HashedDirectory {
                         let detail = "the chain of link groups does not end";
                         return Err(Error::corrupt(Problem::Cycle, detail));
                     }
-                    let group = self.used_block(&mut read, block, slot, BLOCK_LINKS)?.group(slot)?;
+                    let group =
+                        self.used_block(&mut read, block, slot, BLOCK_LINKS)?.group(slot)?;
                     follow(&group, hash, &mut todo)?;
                 }
             }

@@ -13,9 +13,7 @@ use crate::layout::{DirEntry5Raw, DirEntry6Raw};
 use crate::superblock::Version;
 use crate::vmfs::Vmfs;
 use adit_core::bytes::until_nul;
-use adit_core::{
-    Cursor, DirEntry, DirPage, Error, Name, NodeKind, Place, Problem, Result,
-};
+use adit_core::{Cursor, DirEntry, DirPage, Error, Name, NodeKind, Place, Problem, Result};
 use std::sync::Arc;
 
 /// Entries in one page of a listing, about.
