@@ -31,6 +31,17 @@ pub(super) struct Tally {
     pub partial: bool,
 }
 
+/// Pointers of an FD or of a block of pointers.
+struct Table<'a> {
+    words: &'a [u8],
+    /// Levels of pointers below these.
+    levels: u32,
+    /// Where the first stands in the volume.
+    offset: u64,
+    /// The blocks of pointers that led here.
+    above: &'a [Target],
+}
+
 /// Which item a target is: the resource, the cluster, the item.
 fn item_of(target: Target) -> Option<(ResourceKind, u64, u64)> {
     Some(match target {
@@ -51,28 +62,22 @@ impl Checker<'_> {
         let mut tally = Tally::default();
         let Some(levels) = fd.addressing.levels() else { return Ok(tally) };
         let words = fd.pointer_bytes().to_vec();
-        self.words(fd, &words, levels, fd.pointer_offset(0), &mut tally)?;
+        let table = Table { words: &words, levels, offset: fd.pointer_offset(0), above: &[] };
+        self.words(fd, &table, &mut tally)?;
         Ok(tally)
     }
 
-    /// Follows the pointers of an FD or of a block of pointers that stands at `offset`.
-    fn words(
-        &mut self,
-        fd: &FileDescriptor,
-        words: &[u8],
-        levels: u32,
-        offset: u64,
-        tally: &mut Tally,
-    ) -> Result<()> {
+    /// Follows the pointers of an FD or of a block of pointers.
+    fn words(&mut self, fd: &FileDescriptor, table: &Table<'_>, tally: &mut Tally) -> Result<()> {
         let width = self.fs.superblock().width;
         let mut last_large = None;
-        for (slot, word) in (0u64..).zip(words.chunks_exact(width.address_bytes())) {
+        for (slot, word) in (0u64..).zip(table.words.chunks_exact(width.address_bytes())) {
             let raw = word.iter().rev().fold(0u64, |raw, &byte| raw << 8 | u64::from(byte));
             if raw == 0 {
                 last_large = None;
                 continue;
             }
-            let at = offset.saturating_add(slot.saturating_mul(wide(word.len())));
+            let at = table.offset.saturating_add(slot.saturating_mul(wide(word.len())));
             let place = Place::new(format!("FD {}, pointer", fd.address)).index(slot).byte(at);
             let address = match Address::parse(raw, width) {
                 Ok(Some(address)) => address,
@@ -82,10 +87,16 @@ impl Checker<'_> {
                     continue;
                 }
             };
+            if table.above.contains(&address.target) {
+                let text = format!("{:?} leads back to itself", address.target);
+                self.error("vmfs-pointer-loop", place, text);
+                tally.partial = true;
+                continue;
+            }
             let claim = Claim { owner: Some(fd.address), place };
-            if levels > 0 {
+            if table.levels > 0 {
                 tally.pointer_blocks = tally.pointer_blocks.saturating_add(1);
-                self.pointer_block(fd, address, levels, claim, tally)?;
+                self.pointer_block(fd, address, table, claim, tally)?;
                 continue;
             }
             tally.data = tally.data.saturating_add(1);
@@ -141,7 +152,7 @@ impl Checker<'_> {
         &mut self,
         fd: &FileDescriptor,
         address: Address,
-        levels: u32,
+        table: &Table<'_>,
         claim: Claim,
         tally: &mut Tally,
     ) -> Result<()> {
@@ -171,7 +182,11 @@ impl Checker<'_> {
         match read {
             Ok((words, offset)) => {
                 self.report.pulse()?;
-                self.words(fd, &words, levels.saturating_sub(1), offset, tally)
+                let mut above = table.above.to_vec();
+                above.push(address.target);
+                let levels = table.levels.saturating_sub(1);
+                let below = Table { words: &words, levels, offset, above: &above };
+                self.words(fd, &below, tally)
             }
             Err(error) => {
                 tally.partial = true;
