@@ -208,7 +208,12 @@ impl HashPipe {
     }
 
     fn send(&self, work: Work) -> Result<()> {
-        self.lines.iter().try_for_each(|line| line.send(work.clone()).map_err(|_| died()))
+        self.lines.iter().try_for_each(|line| line.send(work.clone()).map_err(|_| died()))?;
+        // The threads may be done with it already; then the last hold is this one.
+        if let Work::Bytes { buffer, .. } = work {
+            give_back(buffer, &self.back);
+        }
+        Ok(())
     }
 }
 
