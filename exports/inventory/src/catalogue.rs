@@ -3,7 +3,7 @@
 use crate::Problems;
 use crate::model::{FileInfo, FilePath, Role};
 use adit_core::{Error, FileSystem, Interrupt, Limits, NodeId, NodeKind, Result, Walk, WalkEntry};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// A file that belongs to machines, by its name.
 #[derive(Clone, Debug)]
@@ -37,6 +37,8 @@ impl File {
 #[derive(Debug, Default)]
 pub(crate) struct Catalogue {
     directories: BTreeMap<Vec<u8>, Vec<File>>,
+    /// The files beside each machine's settings that are its own.
+    owned: HashMap<FilePath, Vec<File>>,
 }
 
 impl Catalogue {
@@ -74,6 +76,7 @@ impl Catalogue {
                 }),
             }
         }
+        catalogue.owned = catalogue.directories.values().flat_map(|files| owned(files)).collect();
         Ok(catalogue)
     }
 
@@ -91,30 +94,38 @@ impl Catalogue {
         self.directories.values().flatten()
     }
 
-    /// The files beside a machine's settings that are the machine's own, disks left aside:
+    /// The settings and the files beside them that are the machine's own, disks left aside:
     /// whose disks they are the settings tell.
-    ///
-    /// Where machines share a directory, a file goes to the one whose name it starts with.
-    pub(crate) fn beside<'a>(&'a self, settings: &'a File) -> impl Iterator<Item = &'a File> {
-        let files = self.directory(settings.path.directory());
-        let owners: Vec<&File> = files.iter().filter(|file| file.role == Role::Settings).collect();
-        files.iter().filter(move |file| {
-            if matches!(file.role, Role::Disk | Role::Settings) {
-                return file.node == settings.node;
-            }
-            if owners.len() < 2 {
-                return true;
-            }
-            let name = file.path.file_name();
-            let named = owners.iter().filter(|owner| name.starts_with(owner.stem()));
-            named.max_by_key(|owner| owner.stem().len()).is_some_and(|o| o.node == settings.node)
-        })
+    pub(crate) fn beside(&self, settings: &File) -> &[File] {
+        self.owned.get(&settings.path).map(Vec::as_slice).unwrap_or_default()
     }
+}
 
-    /// The files of machines in a directory.
-    pub(crate) fn directory(&self, path: &[u8]) -> &[File] {
-        self.directories.get(path).map(Vec::as_slice).unwrap_or_default()
+/// Shares the files of one directory out among its machines.
+///
+/// Where there are several, a file goes to the one whose name it starts with, the longest name
+/// first, and to none if there is no such.
+fn owned(files: &[File]) -> HashMap<FilePath, Vec<File>> {
+    let settings: Vec<&File> = files.iter().filter(|file| file.role == Role::Settings).collect();
+    let by_stem: HashMap<&[u8], &FilePath> =
+        settings.iter().rev().map(|file| (file.stem(), &file.path)).collect();
+    let mut owned: HashMap<FilePath, Vec<File>> = HashMap::new();
+    for file in files {
+        let owner = match (file.role, settings.as_slice()) {
+            (Role::Disk, _) | (_, []) => None,
+            (Role::Settings, _) => Some(&file.path),
+            (_, [only]) => Some(&only.path),
+            _ => {
+                let name = file.path.file_name();
+                let fronts = (1..=name.len()).rev().filter_map(|end| name.get(..end));
+                fronts.filter_map(|front| by_stem.get(front).copied()).next()
+            }
+        };
+        if let Some(owner) = owner {
+            owned.entry(owner.clone()).or_default().push(file.clone());
+        }
     }
+    owned
 }
 
 const ROLES: [(&[u8], Role); 12] = [

@@ -11,6 +11,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 const PREFIX_BYTES: usize = 64 << 10;
+const NOTES_MAX: usize = 200;
 
 /// Every image that was read, each one once.
 pub(crate) struct Images<'a> {
@@ -160,7 +161,11 @@ impl<'a> Images<'a> {
             size_bytes: metadata.size_bytes,
             allocated_bytes: metadata.allocated_bytes,
         };
-        let mut draft = Draft { notes: descriptor.notes.clone(), files: vec![(node, info)] };
+        let mut draft = Draft {
+            notes: descriptor.notes.clone(),
+            files: vec![(node, info)],
+            counted: HashSet::from([node]),
+        };
         let embedded = inside && descriptor.extents.len() == 1;
         let mut extents = Vec::with_capacity(descriptor.extents.len());
         for line in &descriptor.extents {
@@ -246,7 +251,7 @@ impl<'a> Images<'a> {
         match self.places.find(image.directory(), name, Beside::IfMissing) {
             Ok(found) => Some(found),
             Err(error) => {
-                draft.notes.push(unreadable(&FilePath(name.to_vec()), &error));
+                draft.note(unreadable(&FilePath(name.to_vec()), &error));
                 Some(Found {
                     location: Location::Missing { path: FilePath(name.to_vec()) },
                     node: None,
@@ -260,11 +265,11 @@ impl<'a> Images<'a> {
         let (node, path) = (found.node?, found.location.path()?);
         match self.fs.metadata(node) {
             Err(error) => {
-                draft.notes.push(unreadable(path, &error));
+                draft.note(unreadable(path, &error));
                 None
             }
             Ok(metadata) => {
-                if draft.files.iter().all(|(known, _)| *known != node) {
+                if draft.counted.insert(node) {
                     let info = FileInfo {
                         path: path.clone(),
                         role: Role::Disk,
@@ -302,10 +307,10 @@ impl<'a> Images<'a> {
                 }
                 _ => format!("extent {name:?} of {image} is missing"),
             };
-            draft.notes.push(Finding::error("inventory-extent-missing", text).at(place()));
+            draft.note(Finding::error("inventory-extent-missing", text).at(place()));
         } else if let Some(missing) = short.filter(|_| !unneeded) {
             let text = format!("extent {name:?} of {image} is {missing} bytes too short");
-            draft.notes.push(Finding::error("inventory-extent-short", text).at(place()));
+            draft.note(Finding::error("inventory-extent-short", text).at(place()));
         }
         ImageExtent {
             name,
@@ -324,6 +329,21 @@ impl<'a> Images<'a> {
 struct Draft {
     notes: Vec<Finding>,
     files: Vec<(NodeId, FileInfo)>,
+    counted: HashSet<NodeId>,
+}
+
+impl Draft {
+    /// Keeps a finding; of thousands of extents the first ones say it all.
+    fn note(&mut self, note: Finding) {
+        match self.notes.len() {
+            0..NOTES_MAX => self.notes.push(note),
+            NOTES_MAX => {
+                let text = "more like these were left out";
+                self.notes.push(Finding::info("inventory-more-notes", text));
+            }
+            _ => {}
+        }
+    }
 }
 
 fn lossy(bytes: &[u8]) -> String {

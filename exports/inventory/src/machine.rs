@@ -28,6 +28,8 @@ pub(crate) struct Draft {
     claimed: HashSet<NodeId>,
     files: BTreeMap<NodeId, FileInfo>,
     noted: HashSet<NodeId>,
+    /// Images in the chains of its disks, shared ones as often as they occur.
+    chained: u64,
 }
 
 impl Draft {
@@ -55,8 +57,8 @@ impl Survey<'_> {
         let text = self.fs.read_file(settings.node, self.limits.text_bytes_max)?;
         let vmx = Vmx::parse(&text, self.limits)?;
         let mut draft = Draft { notes: vmx.notes.clone(), ..Draft::default() };
-        let beside: Vec<&File> = self.catalogue.beside(settings).collect();
-        for file in &beside {
+        let beside = self.catalogue.beside(settings);
+        for file in beside {
             draft.files.insert(file.node, file.info());
         }
         self.claim(&vmx, settings, &mut draft);
@@ -147,6 +149,11 @@ impl Survey<'_> {
         {
             found = Found { location: Location::Missing { path: path.clone() }, node: None };
         }
+        if draft.chained >= self.limits.pieces_max {
+            found.node = None;
+            let text = format!("its disks have more than {} images", self.limits.pieces_max);
+            draft.notes.push(Finding::error("inventory-too-many-images", text));
+        }
         if let Some(note) = misplaced(&found.location, &file_name) {
             draft.notes.push(note.at(Place::new(device.controller.clone())));
         }
@@ -154,6 +161,7 @@ impl Survey<'_> {
         // A fresh set: disks of one machine may share a base, and each wants its whole chain.
         let mut known = HashSet::new();
         let chain = images.chain(&found, &mut known, &mut draft.notes)?;
+        draft.chained = draft.chained.saturating_add(chain.len() as u64);
         let whole = chain
             .last()
             .is_some_and(|base| base.parent_cid.is_none() && base.parent_uuid.is_none());

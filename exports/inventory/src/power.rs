@@ -11,7 +11,7 @@ use std::sync::Arc;
 pub(crate) struct Signs<'a> {
     pub(crate) settings: &'a File,
     /// The machine's files beside the settings.
-    pub(crate) files: Vec<&'a File>,
+    pub(crate) files: &'a [File],
     /// The newest image of every attached disk: hosts hold it alone. Older ones are shared,
     /// and may be held for another machine.
     pub(crate) images: Vec<Arc<Image>>,
@@ -53,7 +53,7 @@ pub(crate) fn power(signs: &Signs<'_>, lock_state: &LockState<'_>) -> Power {
 /// The files a running machine holds, each once, with a name for it.
 fn locked(signs: &Signs<'_>) -> BTreeMap<NodeId, String> {
     let mut nodes = BTreeMap::from([(signs.settings.node, signs.settings.path.to_string())]);
-    for file in &signs.files {
+    for file in signs.files {
         if matches!(file.role, Role::Swap | Role::Lock) {
             nodes.insert(file.node, file.path.to_string());
         }

@@ -18,8 +18,12 @@ impl Survey<'_> {
         images: &mut Images<'_>,
         draft: &mut Draft,
     ) -> Result<Option<SnapshotTree>> {
-        let mut candidates: Vec<&File> =
-            self.catalogue.beside(settings).filter(|file| file.role == Role::Snapshots).collect();
+        let mut candidates: Vec<&File> = self
+            .catalogue
+            .beside(settings)
+            .iter()
+            .filter(|file| file.role == Role::Snapshots)
+            .collect();
         candidates.sort_by_key(|file| file.stem() != settings.stem());
         let Some(file) = candidates.first() else { return Ok(None) };
         let read = self

@@ -186,6 +186,46 @@ fn a_chain_longer_than_the_limit() {
 }
 
 #[test]
+fn thousands_of_missing_extents_in_few_words() {
+    let mut text = "# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=ffffffff\n".to_owned();
+    (0..5000).for_each(|at| text += &format!("RW 8 FLAT \"gone-{at}\" 0\n"));
+    let machine = only(&Tree::new().text("a/a.vmx", vmx("a.vmdk")).text("a/a.vmdk", text));
+    assert_eq!(machine.notes.len(), 201);
+    assert_eq!(machine.disks[0].chain[0].extents.len(), 5000);
+}
+
+#[test]
+fn thousands_of_machines_in_one_folder() {
+    let mut tree = Tree::new();
+    for at in 0..3000 {
+        tree = tree
+            .text(&format!("a/vm{at:05}.vmx"), "displayName = \"a\"\n")
+            .text(&format!("a/vm{at:05}.nvram"), "n");
+    }
+    let inventory = take(&tree);
+    assert_eq!(inventory.machines.len(), 3000);
+    assert!(inventory.machines.iter().all(|machine| machine.files.len() == 2));
+}
+
+#[test]
+fn a_machine_whose_disks_have_more_images_than_the_limit() {
+    let mut settings = "displayName = \"a\"\n".to_owned();
+    for unit in 0..6 {
+        settings +=
+            &format!("scsi0:{unit}.present = \"TRUE\"\nscsi0:{unit}.fileName = \"b.vmdk\"\n");
+    }
+    let tree = Tree::new()
+        .text("a/a.vmx", settings)
+        .text("a/b.vmdk", delta("2", "1", "a.vmdk"))
+        .text("a/a.vmdk", delta("1", "ffffffff", ""));
+    let limits = Limits { pieces_max: 4, ..Limits::default() };
+    let inventory = machines(&tree, &limits, &Interrupt::default(), &|_| None).unwrap();
+    let lengths: Vec<_> = inventory.machines[0].disks.iter().map(|d| d.chain.len()).collect();
+    assert_eq!(lengths, [2, 2, 0, 0, 0, 0]);
+    assert!(codes(&inventory.machines[0].notes).contains(&"inventory-too-many-images"));
+}
+
+#[test]
 fn a_disk_that_is_no_descriptor() {
     let tree = Tree::new().text("a/a.vmx", vmx("a-flat.vmdk")).zeros("a/a-flat.vmdk", 4096, 0);
     let inventory = take(&tree);

@@ -6,8 +6,8 @@ use adit_core::{Finding, Place};
 use std::collections::BTreeMap;
 
 /// More of either no virtual hardware has; what lies above is not a device but an attack.
-const CONTROLLERS_MAX: u32 = 16;
-const UNITS_MAX: u32 = 256;
+const CONTROLLERS_MAX: u32 = 8;
+const UNITS_MAX: u32 = 128;
 
 /// What a drive is.
 #[derive(Clone, Debug, PartialEq, Eq)]
