@@ -13,6 +13,9 @@ use std::sync::Arc;
 const PREFIX_BYTES: usize = 64 << 10;
 const NOTES_MAX: usize = 200;
 
+/// Content identity of every disk of ESXi that was never written to: it tells none from another.
+const UNWRITTEN: &str = "fffffffe";
+
 /// Every image that was read, each one once.
 pub(crate) struct Images<'a> {
     fs: &'a dyn FileSystem,
@@ -362,6 +365,14 @@ fn same_parent(child: &Image, image: &Image, found: &Found, notes: &mut Vec<Find
     let (wanted, has) = (child.parent_cid.as_deref(), image.cid.as_deref());
     let matches = wanted == has;
     let beside = !found.is_here();
+    if beside && matches && wanted == Some(UNWRITTEN) {
+        let text = format!(
+            "the parent of {} is missing; {} has its name, but no content identity to prove it",
+            child.path, image.path
+        );
+        notes.push(Finding::error("inventory-parent-missing", text));
+        return false;
+    }
     if beside {
         let hint = child.parent.as_deref().unwrap_or_default();
         let text = format!(

@@ -131,18 +131,22 @@ fn a_parent_that_was_written_to() {
 
 #[test]
 fn a_moved_parent_that_only_has_the_right_name() {
-    let tree = |cid: &str| {
+    let tree = |cid_wanted: &str, cid: &str| {
         Tree::new()
             .text("a/a.vmx", vmx("a-1.vmdk"))
-            .text("a/a-1.vmdk", delta("2", "0000000a", "/vmfs/volumes/gone/x/a.vmdk"))
+            .text("a/a-1.vmdk", delta("2", cid_wanted, "/vmfs/volumes/gone/x/a.vmdk"))
             .text("a/a.vmdk", flat(cid, "a-flat.vmdk"))
             .zeros("a/a-flat.vmdk", 4096, 4096)
     };
-    let right = only(&tree("a"));
+    let right = only(&tree("0000000a", "a"));
     assert_eq!((right.disks[0].chain.len(), right.disks[0].complete), (2, true));
-    let wrong = only(&tree("b"));
+    let wrong = only(&tree("0000000a", "b"));
     assert_eq!(codes(&wrong.notes), ["inventory-parent-moved", "inventory-cid-mismatch"]);
     assert_eq!((wrong.disks[0].chain.len(), wrong.disks[0].complete), (1, false));
+    // Every disk that was never written to has this identity.
+    let any = only(&tree("fffffffe", "fffffffe"));
+    assert_eq!(codes(&any.notes), ["inventory-parent-missing"]);
+    assert_eq!((any.disks[0].chain.len(), any.disks[0].complete), (1, false));
 }
 
 #[test]

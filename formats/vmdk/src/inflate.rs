@@ -1,0 +1,141 @@
+//! Compressed grains.
+
+use crate::SECTOR_BYTES;
+use crate::layout::{LENGTH_DATA, MARKER_DATA};
+use adit_core::bytes::{narrow, u32_le, u64_le, wide};
+use adit_core::{Disk, DiskExt, Error, Kind, Place, Problem, Result};
+use std::sync::Arc;
+use zune_inflate::{DeflateDecoder, DeflateOptions};
+
+/// Largest grain that is decoded: a small read must not cost much memory. Unit: bytes.
+pub(crate) const GRAIN_BYTES_MAX: u64 = 16 << 20;
+
+/// How grains are compressed.
+#[derive(Clone, Debug)]
+pub(crate) struct Coding {
+    /// A marker with the grain's sector stands before the data; otherwise only a length.
+    pub markers: bool,
+    /// Unit: bytes.
+    pub grain_bytes: u64,
+}
+
+impl Coding {
+    /// Longest data a grain can have: what does not compress grows a little. Unit: bytes.
+    pub fn length_max(&self) -> u64 {
+        let hundredth = self.grain_bytes.checked_div(100).unwrap_or(0);
+        self.grain_bytes.saturating_add(hundredth).saturating_add(64)
+    }
+
+    /// Fills `buf` with the front of the grain that starts at byte `start` of the extent and
+    /// whose data is announced at byte `at` of the file.
+    ///
+    /// Errors: `Corrupt` if it is another grain, or inflates to less than `buf` or more than a
+    /// grain; `Lost` if the file ends before the data does.
+    pub fn decode(
+        &self,
+        file: &Arc<dyn Disk>,
+        at: u64,
+        start: u64,
+        buf: &mut [u8],
+    ) -> Result<()> {
+        self.decode_at(file, at, start, buf).map_err(|error| {
+            error.at(Place::new("compressed grain").byte(at))
+        })
+    }
+
+    fn decode_at(
+        &self,
+        file: &Arc<dyn Disk>,
+        at: u64,
+        start: u64,
+        buf: &mut [u8],
+    ) -> Result<()> {
+        let data = self.data(file, at, start)?;
+        let most = narrow(self.grain_bytes)
+            .filter(|_| self.grain_bytes <= GRAIN_BYTES_MAX)
+            .ok_or_else(|| Error::limit("table_bytes_max", "the grain is too large"))?;
+        // A decoder may stop a little late; what it made is measured below all the same.
+        let options = DeflateOptions::default()
+            .set_limit(most.saturating_add(1))
+            .set_size_hint(most)
+            .set_confirm_checksum(true);
+        let grain = DeflateDecoder::new_with_options(&data, options).decode_zlib().map_err(|e| {
+            let problem = Problem::BadValue;
+            Error::corrupt(problem, format!("the data cannot be inflated: {:?}", e.error))
+        })?;
+        if grain.len() > most {
+            let detail = format!("it inflates to more than the {most} bytes of a grain");
+            return Err(Error::corrupt(Problem::OutOfRange, detail));
+        }
+        let front = grain.get(..buf.len()).ok_or_else(|| {
+            let detail = format!("it inflates to {} of {} bytes", grain.len(), buf.len());
+            Error::corrupt(Problem::Truncated, detail)
+        })?;
+        buf.copy_from_slice(front);
+        Ok(())
+    }
+
+    /// The compressed bytes.
+    fn data(&self, file: &Arc<dyn Disk>, at: u64, start: u64) -> Result<Vec<u8>> {
+        let lead = if self.markers { MARKER_DATA } else { LENGTH_DATA };
+        let from = at.saturating_add(lead);
+        let cut = || {
+            Error::new(Kind::Lost, Problem::Truncated, "the file ends before the grain does")
+                .advise("the file was cut short; get a complete copy")
+        };
+        if from > file.size_bytes() {
+            return Err(cut());
+        }
+        let head = file.read_vec(at, narrow(lead).unwrap_or(0))?;
+        let length = if self.markers {
+            let sector = u64_le(&head, 0).unwrap_or(0);
+            if sector.checked_mul(SECTOR_BYTES) != Some(start) {
+                let wanted = start.checked_div(SECTOR_BYTES).unwrap_or(0);
+                let detail = format!("the grain of sector {sector} stands where {wanted} should");
+                return Err(Error::corrupt(Problem::Mismatch, detail));
+            }
+            u32_le(&head, 8)
+        } else {
+            u32_le(&head, 0)
+        };
+        let length = u64::from(length.unwrap_or(0));
+        if length == 0 || length > self.length_max() {
+            let detail = format!("{length} bytes are announced for a grain");
+            return Err(Error::corrupt(Problem::BadValue, detail));
+        }
+        if from.saturating_add(length) > file.size_bytes() {
+            return Err(cut());
+        }
+        file.read_vec(from, narrow(length).unwrap_or(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use adit_core::MemoryDisk;
+
+    /// zlib, level 9, of 64 KiB of zeros (made with Python's zlib).
+    fn bomb() -> Vec<u8> {
+        let mut data = vec![0x78, 0xda, 0xed, 0xc1, 0x01, 0x01, 0x00, 0x00, 0x00, 0x80, 0x90, 0xfe];
+        data.extend([0xaf, 0xee, 0x08, 0x0a]);
+        data.extend([0; 60]);
+        data
+    }
+
+    #[test]
+    fn more_than_a_grain_is_refused_and_never_kept() {
+        let mut data = bomb();
+        data.splice(..0, 76u32.to_le_bytes());
+        let file = MemoryDisk::open("x", data);
+        let coding = Coding { markers: false, grain_bytes: 512 };
+        let error = coding.decode(&file, 0, 0, &mut [0; 512]).unwrap_err();
+        assert_eq!(error.kind(), Kind::Corrupt, "{error}");
+    }
+
+    #[test]
+    fn wide_lengths_are_bounded_by_the_grain() {
+        assert_eq!(Coding { markers: true, grain_bytes: 65536 }.length_max(), 65536 + 655 + 64);
+        assert_eq!(wide(bomb().len()), 76);
+    }
+}

@@ -1,0 +1,276 @@
+//! The grain tables of one extent: found through the directory, checked, cached.
+
+use crate::SECTOR_BYTES;
+use crate::directory::{Cache, Directory, entry, overlap};
+use adit_core::bytes::{all_zero, narrow, wide};
+use adit_core::{Disk, DiskExt, Error, ExtentKind, Place, Problem, Result};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// What an entry of a grain table says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Grain {
+    /// Nothing here: the parent's bytes, or zeros.
+    Absent,
+    /// Zeros, whatever the parent has.
+    Zero,
+    /// The grain, or what it is compressed to, stands here. Unit: bytes of the file.
+    At(u64),
+    /// Something no writer means.
+    Bad(Problem, String),
+}
+
+/// How entries are written.
+#[derive(Clone, Debug)]
+pub(crate) enum Dialect {
+    /// Sector numbers; 1 means zeros if `zero_grains` is set.
+    Sectors { zero_grains: bool },
+    /// seSparse: table numbers and typed, rotated grain numbers. Areas in bytes of the file.
+    SeSparse { tables: Range<u64>, grains: Range<u64> },
+}
+
+/// The two levels of tables of an extent.
+#[derive(Debug)]
+pub(crate) struct Tables {
+    pub file: Arc<dyn Disk>,
+    pub dialect: Dialect,
+    pub directory: Directory,
+    /// The second directory, with tables of its own.
+    pub redundant: Option<Directory>,
+    /// Whether the second table is read each time, because the extent was not closed.
+    pub read_both: bool,
+    pub entries_per_table: u64,
+    pub entry_bytes: usize,
+    /// Bytes a grain takes in the file at least.
+    pub stored_bytes: u64,
+    /// Where no grain and no table can be.
+    pub metadata: Vec<Range<u64>>,
+    pub cache: Arc<Cache>,
+    /// Number of the extent in the cache.
+    pub extent: u32,
+}
+
+impl Tables {
+    /// Table `index`; empty if it says of every grain that it is absent.
+    ///
+    /// Errors: `Corrupt` if it cannot be where its directory says, and no copy helps.
+    pub fn load(&self, index: u64) -> Result<Arc<[u8]>> {
+        self.cache.load((self.extent, index), || self.read(index))
+    }
+
+    /// The entry of the directory that counts for table `index`.
+    pub fn directory_entry(&self, index: u64) -> u64 {
+        match (self.directory.entry(index), &self.redundant) {
+            (0, Some(redundant)) => redundant.entry(index),
+            (value, _) => value,
+        }
+    }
+
+    /// Where entry `slot` of table `index` stands.
+    pub fn place(&self, index: u64, slot: u64) -> Place {
+        let place = Place::new("grain table").index(index).field(format!("entry {slot}"));
+        match self.table_at(self.directory_entry(index)) {
+            Ok(at) => place.byte(at.saturating_add(slot.saturating_mul(wide(self.entry_bytes)))),
+            Err(_) => place,
+        }
+    }
+
+    /// For asking about several tables in a row.
+    pub fn probe(&self) -> Probe<'_> {
+        Probe { tables: self, holes: [0..0, 0..0] }
+    }
+
+    fn table_bytes(&self) -> u64 {
+        self.entries_per_table.saturating_mul(wide(self.entry_bytes))
+    }
+
+    /// Where the table that a directory entry names stands.
+    fn table_at(&self, value: u64) -> Result<u64> {
+        let bad = |problem, detail| Err(Error::corrupt(problem, detail));
+        let length = self.table_bytes();
+        let at = match &self.dialect {
+            Dialect::Sectors { .. } => value.saturating_mul(SECTOR_BYTES),
+            Dialect::SeSparse { tables, .. } => {
+                if value >> 32 != 0x1000_0000 {
+                    return bad(Problem::BadValue, format!("{value:#x} names no grain table"));
+                }
+                let at = (value & 0xffff_ffff).saturating_mul(length);
+                let at = at.saturating_add(tables.start);
+                if at.saturating_add(length) > tables.end {
+                    let detail = format!("{value:#x} leaves the area of the grain tables");
+                    return bad(Problem::OutOfRange, detail);
+                }
+                at
+            }
+        };
+        let (end, size) = (at.saturating_add(length), self.file.size_bytes());
+        if end > size {
+            let detail = format!("{value:#x} is past the end of the file of {size} bytes");
+            return bad(Problem::OutOfRange, detail);
+        }
+        if let Some(range) = self.metadata.iter().find(|range| overlap(range, &(at..end))) {
+            let detail = format!("{value:#x} lies on the metadata at {:#x}", range.start);
+            return bad(Problem::Overlaps, detail);
+        }
+        Ok(at)
+    }
+
+    /// Whether a directory entry could be true.
+    pub fn plausible(&self, value: u64) -> bool {
+        value == 0 || self.table_at(value).is_ok()
+    }
+
+    fn read(&self, index: u64) -> Result<Vec<u8>> {
+        let redundant = self.redundant.as_ref();
+        let values = [self.directory.entry(index), redundant.map_or(0, |d| d.entry(index))];
+        match values {
+            [0, 0] => Ok(Vec::new()),
+            [0, copy] => self.read_one(copy, index, redundant),
+            [value, 0] => self.read_one(value, index, Some(&self.directory)),
+            [value, copy] => match self.read_one(value, index, Some(&self.directory)) {
+                Ok(table) if self.is_whole(&table) => Ok(table),
+                Ok(table) => Ok(match self.read_one(copy, index, redundant) {
+                    Ok(copy) => self.merged(table, &copy),
+                    Err(_) => table,
+                }),
+                Err(error) => self.read_one(copy, index, redundant).map_err(|_| error),
+            },
+        }
+    }
+
+    /// Reads one table; nothing if it is all zeros.
+    fn read_one(&self, value: u64, index: u64, directory: Option<&Directory>) -> Result<Vec<u8>> {
+        let placed = |error: Error| match directory {
+            Some(directory) => error.at(directory.place(index)),
+            None => error,
+        };
+        let at = self.table_at(value).map_err(placed)?;
+        let length = self.table_bytes();
+        if is_hole(&self.file, at, length).is_some() {
+            return Ok(Vec::new());
+        }
+        let length = narrow(length)
+            .ok_or_else(|| Error::limit("table_bytes_max", "a grain table exceeds memory"))?;
+        let table = self
+            .file
+            .read_vec(at, length)
+            .map_err(|error| error.at(Place::new("grain table").index(index).byte(at)))?;
+        Ok(if all_zero(&table) { Vec::new() } else { table })
+    }
+
+    /// Whether a table needs no second opinion. One that was wiped says nothing at all.
+    fn is_whole(&self, table: &[u8]) -> bool {
+        let sound = |slot| !matches!(self.grain(self.entry(table, slot)), Grain::Bad(..));
+        !self.read_both && !table.is_empty() && (0..self.entries_per_table).all(sound)
+    }
+
+    /// Takes from `copy` what `table` lacks or cannot mean.
+    fn merged(&self, table: Vec<u8>, copy: &[u8]) -> Vec<u8> {
+        if table.is_empty() || copy.is_empty() {
+            return if table.is_empty() { copy.to_vec() } else { table };
+        }
+        let choose = |slot| {
+            let (ours, theirs) = (self.entry(&table, slot), self.entry(copy, slot));
+            match (self.grain(ours), self.grain(theirs)) {
+                (Grain::Absent | Grain::Bad(..), Grain::Zero | Grain::At(_)) => theirs,
+                (Grain::Bad(..), Grain::Absent) => ours,
+                _ => ours,
+            }
+        };
+        // Only hosted extents have a second table, and their entries are 4 bytes.
+        let chosen = (0..self.entries_per_table).map(choose);
+        chosen.flat_map(|value| u32::try_from(value).unwrap_or(0).to_le_bytes()).collect()
+    }
+
+    fn entry(&self, table: &[u8], slot: u64) -> u64 {
+        entry(table, self.entry_bytes, slot)
+    }
+
+    /// What an entry of a grain table says.
+    pub fn grain(&self, value: u64) -> Grain {
+        if value == 0 {
+            return Grain::Absent;
+        }
+        match &self.dialect {
+            Dialect::Sectors { zero_grains: true } if value == 1 => Grain::Zero,
+            Dialect::Sectors { .. } => self.grain_at(value, value.saturating_mul(SECTOR_BYTES)),
+            Dialect::SeSparse { grains, .. } => match value >> 60 {
+                // Unmapped by the guest, or zeroed: both hide the parent.
+                1 | 2 => Grain::Zero,
+                3 => {
+                    let number = rotated(value);
+                    let at = number.saturating_mul(self.stored_bytes);
+                    let at = at.saturating_add(grains.start);
+                    if at.saturating_add(self.stored_bytes) > grains.end {
+                        let detail = format!("{value:#x} leaves the area of the grains");
+                        return Grain::Bad(Problem::OutOfRange, detail);
+                    }
+                    self.grain_at(value, at)
+                }
+                kind => Grain::Bad(Problem::BadValue, format!("{value:#x} is of kind {kind}")),
+            },
+        }
+    }
+
+    fn grain_at(&self, value: u64, at: u64) -> Grain {
+        let size = self.file.size_bytes();
+        if at >= size {
+            let detail = format!("{value:#x} is past the end of the file of {size} bytes");
+            return Grain::Bad(Problem::OutOfRange, detail);
+        }
+        let grain = at..at.saturating_add(self.stored_bytes);
+        match self.metadata.iter().find(|range| overlap(range, &grain)) {
+            None => Grain::At(at),
+            Some(range) => {
+                let detail = format!("{value:#x} lies on the metadata at {:#x}", range.start);
+                Grain::Bad(Problem::Overlaps, detail)
+            }
+        }
+    }
+}
+
+/// The grain number of an seSparse entry: bits 48 to 59 are its low 12 bits.
+fn rotated(value: u64) -> u64 {
+    ((value >> 48) & 0xfff) | ((value & 0xffff_ffff_ffff) << 12)
+}
+
+/// Asks whether tables are empty without reading them, remembering what is not stored.
+#[derive(Debug)]
+pub(crate) struct Probe<'a> {
+    tables: &'a Tables,
+    /// Holes of the file that were seen last: for the tables, and for their copies.
+    holes: [Range<u64>; 2],
+}
+
+impl Probe<'_> {
+    /// Whether table `index` exists and surely says nothing.
+    pub fn is_empty(&mut self, index: u64) -> bool {
+        let (first, second) = (&self.tables.directory, self.tables.redundant.as_ref());
+        if index >= first.entries() {
+            return false;
+        }
+        let values = [first.entry(index), second.map_or(0, |directory| directory.entry(index))];
+        let length = self.tables.table_bytes();
+        values.iter().zip(&mut self.holes).all(|(&value, hole)| {
+            if value == 0 {
+                return true;
+            }
+            let Ok(at) = self.tables.table_at(value) else { return false };
+            if hole.start <= at && at.saturating_add(length) <= hole.end {
+                return true;
+            }
+            is_hole(&self.tables.file, at, length).is_some_and(|found| {
+                *hole = found;
+                true
+            })
+        })
+    }
+}
+
+/// The hole of the file from `at` on, if it is at least `length` bytes long. Tables made ahead
+/// of their use are often not stored at all, and then need not be read.
+fn is_hole(file: &Arc<dyn Disk>, at: u64, length: u64) -> Option<Range<u64>> {
+    let extent = file.extent_at(at).ok()?;
+    let zero = matches!(extent.kind, ExtentKind::Hole | ExtentKind::Zero);
+    (zero && extent.length >= length).then(|| at..extent.end())
+}
