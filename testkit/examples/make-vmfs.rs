@@ -2,7 +2,7 @@
 //!
 //! VERSION is 3, 5 or 6, with letters added: `l` VMFS-L, `d` without LVM,
 //! `s` scattered, `n` not dense, `h` blocks of 512 KiB, `8` of 8 MiB, `u` unconverted,
-//! `m` lean, `x` a name that is not UTF-8.
+//! `m` lean, `t` tiny (256 MiB of data), `4` LVM 4, `x` a name that is not UTF-8.
 //! SCENE is plain, everything, huge (64 TiB) or crowd (100 000 files).
 //! Several files make a span.
 
@@ -49,6 +49,8 @@ fn chosen(version: &str) -> Vmfs {
             's' => vmfs.scattered(),
             'n' => vmfs.not_dense(),
             'h' => vmfs.block_bytes(512 << 10),
+            '4' => vmfs.lvm(4),
+            't' => vmfs.size_bytes(273 << 20),
             'x' => vmfs.file(b"latin-\xe4\xff", b"not UTF-8"),
             'u' => vmfs.unconverted(),
             'm' => vmfs.lean(),
