@@ -59,7 +59,7 @@ pub struct Superblock {
     pub first_fd_offset: u64,
 }
 
-const KNOWN_CONFIG: u32 = 0x6f0f;
+const KNOWN_CONFIG: u32 = 0x7f0f;
 /// Config flag: sub-block numbers are dense.
 const CONFIG_DENSE: u32 = 0x4;
 

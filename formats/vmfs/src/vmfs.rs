@@ -11,7 +11,6 @@ use adit_core::bytes::narrow;
 use adit_core::{
     Disk, DiskExt, Error, Finding, Kind, Limits, Place, Problem, Result, RunKind, TableCache,
 };
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
@@ -413,24 +412,6 @@ impl Vmfs {
     pub fn data(&self, fd: Arc<FileDescriptor>) -> Result<Arc<dyn Disk>> {
         FileMap::open(self.shared()?, fd)
     }
-
-    /// Counts of states in the LFB bitmap: how often each state occurs.
-    pub(crate) fn large_block_states(&self) -> Result<HashMap<u8, Vec<u64>>> {
-        let file = self.resource(ResourceKind::LargeBlocks)?;
-        let mut states: HashMap<u8, Vec<u64>> = HashMap::new();
-        for cluster in self.clusters(ResourceKind::LargeBlocks)? {
-            let cluster = cluster?;
-            let items = file.header.items_in(cluster.number);
-            cluster.verify(items)?;
-            for item in 0..items {
-                let number = file.item_number(cluster.number, item);
-                if let Some((state, number)) = cluster.state(item).zip(number) {
-                    states.entry(state).or_default().push(number);
-                }
-            }
-        }
-        Ok(states)
-    }
 }
 
 /// The cluster entries of a resource file, in order.
@@ -454,7 +435,8 @@ impl Clusters<'_> {
         Ok(bytes.into())
     }
 
-    fn fetch(&mut self, number: u64) -> Result<Cluster> {
+    /// Cluster `number`, from the batch read last or a new one.
+    pub(crate) fn fetch(&mut self, number: u64) -> Result<Cluster> {
         let held = self.batch.as_ref().is_some_and(|(first, count, _)| {
             number.checked_sub(*first).is_some_and(|within| within < *count)
         });

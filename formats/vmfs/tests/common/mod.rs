@@ -6,7 +6,7 @@ use adit_core::{
     Limits, Next, NodeId, ReadRequest, Result, read_each,
 };
 use adit_testkit::vmfs::Image;
-use adit_testkit::{Store, Vmfs as Maker};
+use adit_testkit::{Memory, Store, Vmfs as Maker};
 use adit_vmfs::Vmfs;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex};
@@ -64,6 +64,45 @@ impl<S: Store + std::fmt::Debug + Send + Sync> Disk for Volume<S> {
 
     fn explain(&self, offset: u64) -> Result<Hop> {
         Ok(Hop { layer: "volume".into(), offset, steps: Vec::new(), next: Next::Here })
+    }
+}
+
+/// A store as a disk, nothing counted.
+#[derive(Debug)]
+pub struct Raw(Volume<Memory>);
+
+impl Raw {
+    pub fn new(store: Memory) -> Raw {
+        let size = store.length_bytes();
+        Raw(Volume { store, size, reads: Mutex::new(Vec::new()) })
+    }
+}
+
+impl Disk for Raw {
+    fn geometry(&self) -> Geometry {
+        self.0.geometry()
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.check_range(offset, buf.len() as u64)?;
+        self.0.store.read_at(offset, buf);
+        Ok(())
+    }
+
+    fn read_batch(&self, batch: &mut [ReadRequest<'_>]) -> Result<()> {
+        read_each(self, batch)
+    }
+
+    fn extent_at(&self, offset: u64) -> Result<Extent> {
+        self.0.extent_at(offset)
+    }
+
+    fn as_file(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn explain(&self, offset: u64) -> Result<Hop> {
+        self.0.explain(offset)
     }
 }
 
