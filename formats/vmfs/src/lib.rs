@@ -11,6 +11,7 @@
 //! - [`FileDescriptor`], [`PointerWalk`], [`Pointers`], [`FileMap`]: from a file to its bytes.
 //! - [`directory`], [`hash`]: from a name to an FD.
 //! - [`heartbeat`], [`lock`], [`journal`]: who uses the volume, or did when it was copied.
+//! - [`Owner`]: the way back, from a byte of the volume to what owns it.
 //! - `check`: every invariant of the format; reports, never repairs.
 //!
 //! Reading order: `superblock` → `vmfs` (system files) → `descriptor` → `map` → `directory`.
@@ -55,6 +56,8 @@ pub mod journal;
 pub mod layout;
 pub mod lock;
 mod map;
+mod owner;
+mod paths;
 mod pointers;
 mod rdm;
 mod resource;
@@ -66,6 +69,7 @@ pub use address::{Address, FdAddress, Target, Width};
 pub use cluster::{Cluster, ClusterMeta, LARGE_BLOCK_CONVERTED};
 pub use descriptor::{Addressing, FileDescriptor, FileType};
 pub use map::FileMap;
+pub use owner::{Owner, Structure};
 pub use pointers::{FilePointer, PointerStep, PointerWalk, Pointers, Slot};
 pub use rdm::ScsiId;
 pub use resource::{ResourceFile, ResourceHeader, ResourceKind};
