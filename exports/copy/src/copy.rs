@@ -191,11 +191,20 @@ impl<'a> Engine<'a> {
         let seen = self.pipe.is_some()
             || self.options.sparse == Sparse::Always
             || self.marks.as_ref().is_some_and(|marks| marks.wants_bytes());
-        let leaves = !seen && self.target.as_file().is_some();
-        let walk = Walk { leaves, salvage: self.options.salvage };
-        for segment in Segments::of(self.source, range, walk) {
-            self.interrupt.check()?;
-            self.segment(segment?)?;
+        let mut at = range.start;
+        while at < range.end {
+            let leaves = !seen && self.in_kernel && self.target.as_file().is_some();
+            let walk = Walk { leaves, salvage: self.options.salvage };
+            for segment in Segments::of(self.source, at..range.end, walk) {
+                self.interrupt.check()?;
+                let segment = segment?;
+                at = segment.end();
+                self.segment(segment)?;
+                // Once the kernel has refused, data need not be split by where it is.
+                if leaves && !self.in_kernel {
+                    break;
+                }
+            }
         }
         Ok(())
     }

@@ -71,7 +71,7 @@ impl Folder {
             Ok(stat) => Ok(Some((
                 FileType::from_raw_mode(stat.st_mode),
                 u64::try_from(stat.st_size).unwrap_or(0),
-                i64::try_from(stat.st_mtime).unwrap_or(0),
+                stat.st_mtime,
             ))),
             Err(Errno::NOENT) => Ok(None),
             Err(why) => Err(failed("looking at", &self.path.join(name), why)),

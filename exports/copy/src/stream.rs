@@ -47,6 +47,10 @@ pub fn stream(
         buffer: Buffer::new(),
         done: Streamed::default(),
     };
+    if let (Way::Splice, Some(pipe)) = (way, fd) {
+        // A roomier pipe saves switching; where that is refused, the old one does.
+        let _ = rustix::pipe::fcntl_setpipe_size(pipe, Buffer::CAPACITY);
+    }
     let walk = Walk { leaves: way != Way::Write, salvage: false };
     for segment in Segments::of(source, range, walk) {
         interrupt.check()?;

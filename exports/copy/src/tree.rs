@@ -13,7 +13,8 @@ use rustix::fs::FileType;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How a tree is copied.
 #[derive(Clone, Debug, Default)]
@@ -73,10 +74,11 @@ pub fn copy_tree(
         return Err(Error::invalid(Problem::BadValue, detail));
     }
     let (root, new) = Folder::open(destination)?;
+    let sum = Sum { all: progress, total: AtomicU64::new(0) };
     let mut copier = TreeCopier {
         fs,
         options,
-        progress,
+        progress: &sum,
         interrupt,
         root: &root,
         disk_uuid: fs.identity().uuid,
@@ -89,6 +91,27 @@ pub fn copy_tree(
         root.settle(&metadata)?;
     }
     Ok(copier.report)
+}
+
+/// The progress of all files together: their totals add up as they are met.
+struct Sum<'a> {
+    all: &'a dyn Progress,
+    total: AtomicU64,
+}
+
+impl Progress for Sum<'_> {
+    fn total(&self, bytes: u64) {
+        let before = self.total.fetch_add(bytes, Ordering::Relaxed);
+        self.all.total(before.saturating_add(bytes));
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.all.advance(bytes);
+    }
+
+    fn subject(&self, what: &str) {
+        self.all.subject(what);
+    }
 }
 
 struct TreeCopier<'a> {
@@ -180,9 +203,7 @@ impl TreeCopier<'_> {
                 source: self.locator(path),
                 target: target(&folder.path.join(name)),
                 size_bytes: metadata.size_bytes,
-                link_to: Some(target(
-                    &self.root.path.join(parts.iter().collect::<std::path::PathBuf>()),
-                )),
+                link_to: Some(target(&self.root.path.join(parts.iter().collect::<PathBuf>()))),
                 ..FileEntry::default()
             });
             return Ok(());

@@ -199,11 +199,11 @@ fn losses_from_before_the_interruption_are_still_listed() {
     let options = CopyOptions { salvage: true, ..resume(false) };
     let pieces = || vec![(9 * MIB, What::Data), (MIB, What::Lost("gone")), (30 * MIB, What::Data)];
     let stop = Interrupt::default();
-    let bad = vec![3 * MIB..3 * MIB + 1];
+    let bad = 3 * MIB..3 * MIB + 1;
     let stop_after = Some((20 * MIB, stop.clone()));
-    let fake = Fake { bad: bad.clone(), stop_after, ..Fake::of(pieces()) };
+    let fake = Fake { stop_after, ..Fake::of(pieces()).bad_at(bad.clone()) };
     assert!(run(&Arc::new(fake), &path, &options, &stop).is_err());
-    let fake = Arc::new(Fake { bad, ..Fake::of(pieces()) });
+    let fake = Arc::new(Fake::of(pieces()).bad_at(bad));
     let copied = run(&fake, &path, &options, &Interrupt::default()).unwrap();
     let lost: Vec<_> = copied.lost.ranges().iter().map(|l| (l.offset, l.length)).collect();
     assert_eq!(lost, [(3 * MIB, 512), (9 * MIB, MIB)]);

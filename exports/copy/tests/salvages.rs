@@ -82,7 +82,7 @@ fn without_salvage_a_known_loss_is_refused_before_anything_is_written() {
 #[test]
 fn without_salvage_the_first_failed_read_ends_the_copy_and_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let fake = Fake { bad: vec![MIB..MIB + 1], ..Fake::of(vec![(3 * MIB, What::Data)]) };
+    let fake = Fake::of(vec![(3 * MIB, What::Data)]).bad_at(MIB..MIB + 1);
     let error = copy(fake, &folder.path().join("copy"), &CopyOptions::default()).unwrap_err();
     assert_eq!(error.kind(), Kind::Io);
     assert!(names(folder.path()).is_empty());

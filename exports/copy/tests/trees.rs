@@ -135,7 +135,7 @@ fn names_of_one_node_become_hard_links() {
 #[test]
 fn one_bad_file_stops_the_copy_unless_it_salvages() {
     let mut fs = FakeFs::default();
-    let bad = Fake { bad: vec![0..1], ..Fake::of(vec![(2048, What::Data)]) };
+    let bad = Fake::of(vec![(2048, What::Data)]).bad_at(0..1);
     fs.put(1, folder(&[("bad", 2), ("gone", 4), ("good", 3)]))
         .put(2, Node::File(Arc::new(bad)))
         .put(3, file(5));

@@ -36,6 +36,11 @@ impl Fake {
         Fake { pieces, ..Fake::default() }
     }
 
+    /// With one range where reads fail.
+    pub fn bad_at(self, bad: Range<u64>) -> Fake {
+        Fake { bad: vec![bad], ..self }
+    }
+
     pub fn bytes_read(&self) -> u64 {
         self.reads.lock().unwrap().iter().map(|read| read.end - read.start).sum()
     }
@@ -96,10 +101,10 @@ impl Disk for Fake {
             at = stop;
         }
         self.reads.lock().unwrap().push(offset..end);
-        if let Some((bytes, interrupt)) = &self.stop_after {
-            if self.bytes_read() >= *bytes {
-                interrupt.raise();
-            }
+        if let Some((bytes, interrupt)) = &self.stop_after
+            && self.bytes_read() >= *bytes
+        {
+            interrupt.raise();
         }
         Ok(())
     }
@@ -187,10 +192,10 @@ impl WritableDisk for Memory {
         let at = offset as usize;
         let mut bytes = self.bytes.lock().unwrap();
         bytes[at..at + buf.len()].copy_from_slice(buf);
-        if let Some(flip) = self.flips {
-            if (at..at + buf.len()).contains(&(flip as usize)) {
-                bytes[flip as usize] ^= 4;
-            }
+        if let Some(flip) = self.flips
+            && (at..at + buf.len()).contains(&(flip as usize))
+        {
+            bytes[flip as usize] ^= 4;
         }
         self.writes.lock().unwrap().push(offset..offset + buf.len() as u64);
         Ok(())
