@@ -151,7 +151,8 @@ impl Vmfs {
             return Ok(Run { start: offset, length: piece.length.min(left), kind: piece.kind });
         }
         let block_size = fd.block_size()?;
-        let mut walk = PointerWalk::new(self, fd)?;
+        let blocks = (goal / block_size).saturating_add(2);
+        let mut walk = PointerWalk::new(self, fd)?.reach(blocks);
         let first = self.piece(&mut walk, fd, block_size, offset);
         let mut run = Run { start: offset, length: first.length, kind: first.kind };
         while run.length < goal && walk.loads() < LOADS_MAX {

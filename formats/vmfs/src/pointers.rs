@@ -40,6 +40,8 @@ pub struct PointerWalk<'a> {
     /// Tables of the last walk: nearest the FD first.
     tables: [Option<Table>; 2],
     loads: u32,
+    /// Holes are measured up to about this many blocks.
+    reach: u64,
 }
 
 /// One step on the way to a pointer, for `explain`.
@@ -67,7 +69,21 @@ impl<'a> PointerWalk<'a> {
             .byte(fd.offset))
         })?;
         let per_block = fs.superblock().pointers_per_block;
-        Ok(PointerWalk { fs, fd, levels, per_block, tables: [None, None], loads: 0 })
+        Ok(PointerWalk {
+            fs,
+            fd,
+            levels,
+            per_block,
+            tables: [None, None],
+            loads: 0,
+            reach: u64::MAX,
+        })
+    }
+
+    /// Measures holes up to `blocks` blocks only: a small read must not pay for a large hole.
+    pub fn reach(mut self, blocks: u64) -> Self {
+        self.reach = blocks.max(1);
+        self
     }
 
     /// How many pointer blocks this walk entered so far.
@@ -193,7 +209,8 @@ impl<'a> PointerWalk<'a> {
         let size = self.fs.superblock().width.address_bytes();
         let start = narrow(within).and_then(|within| within.checked_mul(size));
         let rest = start.and_then(|start| words.get(start..)).unwrap_or_default();
-        let zeros = rest.chunks_exact(size).take_while(|word| word.iter().all(|&b| b == 0));
+        let words = rest.chunks_exact(size).take(narrow(self.reach).unwrap_or(usize::MAX));
+        let zeros = words.take_while(|word| word.iter().all(|&b| b == 0));
         wide(zeros.count()).max(1)
     }
 
