@@ -1,1 +1,42 @@
-//! Placeholder.
+//! QCOW virtual disks: version 1, and QCOW2 in its versions 2 and 3.
+//!
+//! - [`probe`]: the version, from the first bytes.
+//! - [`Image::open`]: header and header extensions, checked; no table is read.
+//! - [`Image::references`]: the backing file and the data file it names. This crate opens neither.
+//! - [`Image::disk`]: the disk, once somebody has found those files.
+//! - [`Image::snapshots`], [`Image::disk_of_snapshot`]: the disk as it was.
+//! - [`Image::bitmaps`], [`Image::dirty`]: which ranges were written since a backup.
+//!
+//! Files, in order: `layout` (structures) → `header` with `extension` and `feature` → `image` →
+//! `snapshot`, `bitmap`; and the way of a byte: `map` → `table` (L1, L2) → `entry` → `codec`.
+//! `power` is the arithmetic of power-of-two units.
+#![forbid(unsafe_code)]
+#![deny(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
+
+mod bitmap;
+mod codec;
+mod entry;
+mod extension;
+mod feature;
+mod header;
+mod image;
+mod inspect;
+pub mod layout;
+mod map;
+mod power;
+mod snapshot;
+mod table;
+
+pub use bitmap::Bitmap;
+pub use codec::Compression;
+pub use header::{Encryption, probe};
+pub use image::{Image, Parts, Purpose, Reference, SnapshotSize};
+pub use snapshot::Snapshot;
