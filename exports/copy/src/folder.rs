@@ -5,6 +5,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OM
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// An open folder and the path it was reached by.
@@ -76,6 +77,12 @@ impl Folder {
             Err(Errno::NOENT) => Ok(None),
             Err(why) => Err(failed("looking at", &self.path.join(name), why)),
         }
+    }
+
+    /// Whether there is a symbolic link with exactly this content.
+    pub(crate) fn is_symlink(&self, name: &OsStr, content: &OsStr) -> bool {
+        rustix::fs::readlinkat(&self.fd, name, Vec::new())
+            .is_ok_and(|found| found.as_bytes() == content.as_bytes())
     }
 
     /// Makes room for a link: removes a file or link of that name if it may be replaced.

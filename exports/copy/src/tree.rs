@@ -172,8 +172,11 @@ impl TreeCopier<'_> {
                     let detail = format!("link {} leads nowhere", entry.name);
                     return Err(Error::corrupt(Problem::BadValue, detail));
                 }
-                folder.clear(name, self.options.copy.overwrite || self.options.copy.resume)?;
-                folder.symlink(name, OsStr::from_bytes(&content), &metadata)?;
+                let content = OsStr::from_bytes(&content);
+                if !(self.options.copy.resume && folder.is_symlink(name, content)) {
+                    folder.clear(name, self.options.copy.overwrite)?;
+                    folder.symlink(name, content, &metadata)?;
+                }
                 self.report.symlinks += 1;
                 Ok(())
             }
@@ -192,24 +195,11 @@ impl TreeCopier<'_> {
         path: &[Name],
     ) -> Result<()> {
         let copy = &self.options.copy;
-        let first = self.linked.get(&metadata.node).cloned();
-        if let Some(first) = first.filter(|_| metadata.links > 1) {
-            folder.clear(name, copy.overwrite || copy.resume)?;
-            let parts: Vec<_> =
-                first.iter().map(|part| OsStr::from_bytes(part.as_bytes())).collect();
-            folder.link(self.root, &parts, name)?;
-            let target = |path: &Path| path.to_string_lossy().into_owned();
-            self.report.files.push(FileEntry {
-                source: self.locator(path),
-                target: target(&folder.path.join(name)),
-                size_bytes: metadata.size_bytes,
-                link_to: Some(target(&self.root.path.join(parts.iter().collect::<PathBuf>()))),
-                ..FileEntry::default()
-            });
-            return Ok(());
-        }
+        let first = self.linked.get(&metadata.node).filter(|_| metadata.links > 1).cloned();
         if copy.resume && is_there(folder, name, metadata)? {
             self.skip(path, "already there, of the same size and time", "skipped", false);
+        } else if let Some(first) = first {
+            return self.hard_link(folder, name, metadata, path, &first);
         } else {
             let disk = self.fs.open(metadata.node, &Fork::Data)?;
             let mut source = Source::whole(disk, self.locator(path));
@@ -230,6 +220,29 @@ impl TreeCopier<'_> {
         if metadata.links > 1 {
             self.linked.insert(metadata.node, path.to_vec());
         }
+        Ok(())
+    }
+
+    fn hard_link(
+        &mut self,
+        folder: &Folder,
+        name: &OsStr,
+        metadata: &Metadata,
+        path: &[Name],
+        first: &[Name],
+    ) -> Result<()> {
+        folder.clear(name, self.options.copy.overwrite)?;
+        let parts: Vec<_> = first.iter().map(|part| OsStr::from_bytes(part.as_bytes())).collect();
+        folder.link(self.root, &parts, name)?;
+        let target = |path: &Path| path.to_string_lossy().into_owned();
+        let first = self.root.path.join(parts.iter().collect::<PathBuf>());
+        self.report.files.push(FileEntry {
+            source: self.locator(path),
+            target: target(&folder.path.join(name)),
+            size_bytes: metadata.size_bytes,
+            link_to: Some(target(&first)),
+            ..FileEntry::default()
+        });
         Ok(())
     }
 

@@ -7,18 +7,17 @@ use adit_core::{
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Hashes the first `size_bytes` of a copy.
+/// The block hash of the first `size_bytes` of a copy.
 pub(crate) fn read_back(
     target: &dyn WritableDisk,
     size_bytes: u64,
-    whole: bool,
     progress: &dyn Progress,
     interrupt: &Interrupt,
 ) -> Result<Hashes> {
-    read_back_seen(target, size_bytes, whole, progress, interrupt, &mut |_, _| {})
+    read_back_seen(target, size_bytes, false, progress, interrupt, &mut |_, _| {})
 }
 
-/// As [`read_back`]; `see` is shown all data, in order.
+/// As [`read_back`], with all hashes if `whole`; `see` is shown all data, in order.
 pub(crate) fn read_back_seen(
     target: &dyn WritableDisk,
     size_bytes: u64,
@@ -44,16 +43,13 @@ pub(crate) fn read_back_seen(
 
 /// Compares what was read from the source with what the copy holds.
 ///
-/// Errors: `Corrupt` naming the hash that differs.
+/// Errors: `Corrupt`.
 pub(crate) fn compare(source: &Hashes, copy: &Hashes) -> Result<()> {
-    if source == copy {
+    let (written, found) = (&source.data_blake3, &copy.data_blake3);
+    if written == found {
         return Ok(());
     }
-    let (name, a, b) = match (&source.sha256, &copy.sha256) {
-        (Some(a), Some(b)) if a != b => ("SHA-256", a, b),
-        _ => ("block hash", &source.data_blake3, &copy.data_blake3),
-    };
-    Err(differs(format!("the copy reads back with {name} {b}, but {a} was written")))
+    Err(differs(format!("the copy reads back with block hash {found}, but {written} was written")))
 }
 
 pub(crate) fn differs(detail: String) -> Error {

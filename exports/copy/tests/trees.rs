@@ -176,3 +176,23 @@ fn a_resumed_tree_leaves_alone_what_is_there_already() {
     assert_eq!((a.bytes_read(), b.bytes_read()), (5000, 12_000));
     assert_eq!((report.files.len(), report.skipped.len(), report.partial()), (1, 1, false));
 }
+
+#[test]
+fn a_resumed_tree_replaces_nothing_that_it_did_not_make() {
+    let mut fs = FakeFs::default();
+    fs.put(1, folder(&[("a", 2), ("b", 2), ("c", 3)]))
+        .put(2, file(9))
+        .put(3, Node::Link(b"a".into()));
+    fs.links.insert(2, 2);
+    let resume = CopyOptions { resume: true, ..CopyOptions::default() };
+    let tmp = tempfile::tempdir().unwrap();
+    copy(&fs, tmp.path(), resume.clone()).unwrap();
+    assert!(!copy(&fs, tmp.path(), resume.clone()).unwrap().partial());
+    for name in ["b", "c"] {
+        std::fs::remove_file(tmp.path().join(name)).unwrap();
+        std::fs::write(tmp.path().join(name), b"mine").unwrap();
+        assert_eq!(copy(&fs, tmp.path(), resume.clone()).unwrap_err().kind(), Kind::Denied);
+        assert_eq!(std::fs::read(tmp.path().join(name)).unwrap(), b"mine");
+        std::fs::remove_file(tmp.path().join(name)).unwrap();
+    }
+}
