@@ -14,7 +14,7 @@
 //! - [`Owner`]: the way back, from a byte of the volume to what owns it.
 //! - `check`: every invariant of the format; reports, never repairs.
 //!
-//! Reading order: `superblock` → `vmfs` (system files) → `descriptor` → `map` → `directory`.
+//! Reading order: `superblock` → `vmfs` → `system` → `descriptor` → `map` → `directory`.
 //!
 //! Everything is read-only, nothing is trusted: a damaged pointer loses its own block, a damaged
 //! entry its own name.
@@ -45,6 +45,7 @@
 mod address;
 mod check;
 mod cluster;
+mod clusters;
 mod descriptor;
 mod details;
 pub mod directory;
@@ -63,10 +64,12 @@ mod rdm;
 mod resource;
 mod space;
 mod superblock;
+mod system;
 mod vmfs;
 
 pub use address::{Address, FdAddress, Target, Width};
 pub use cluster::{Cluster, ClusterMeta, LARGE_BLOCK_CONVERTED};
+pub use clusters::Clusters;
 pub use descriptor::{Addressing, FileDescriptor, FileType};
 pub use map::FileMap;
 pub use owner::{Owner, Structure};
@@ -74,4 +77,4 @@ pub use pointers::{FilePointer, PointerStep, PointerWalk, Pointers, Slot};
 pub use rdm::ScsiId;
 pub use resource::{ResourceFile, ResourceHeader, ResourceKind};
 pub use superblock::{Superblock, Version};
-pub use vmfs::{Clusters, Vmfs, probe};
+pub use vmfs::{Vmfs, probe};

@@ -1,16 +1,12 @@
 //! An open volume: the superblock, the resource files as they are needed, FDs by address.
 
 use crate::address::FdAddress;
-use crate::cluster::Cluster;
-use crate::descriptor::{FileDescriptor, FileType};
-use crate::layout::ResourceHeaderRaw;
+use crate::descriptor::FileDescriptor;
 use crate::map::{FileMap, volume_ends};
-use crate::resource::{ResourceFile, ResourceHeader, ResourceKind};
+use crate::resource::{ResourceFile, ResourceKind};
 use crate::superblock::{Superblock, Version};
 use adit_core::bytes::narrow;
-use adit_core::{
-    Disk, DiskExt, Error, Finding, Kind, Limits, Place, Problem, Result, RunKind, TableCache,
-};
+use adit_core::{Disk, DiskExt, Error, Finding, Kind, Limits, Place, Problem, Result, TableCache};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
@@ -88,6 +84,11 @@ impl Vmfs {
     /// The bounds it was opened with.
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// The resource files, in the order of `ResourceKind::ALL`; each is opened when needed.
+    pub(crate) fn resources(&self) -> &[OnceLock<ResourceFile>] {
+        &self.resources
     }
 
     pub(crate) fn cache(&self) -> &TableCache<CacheKey> {
@@ -171,94 +172,7 @@ impl Vmfs {
         self.use_notes.get_or_init(|| self.read_use_notes())
     }
 
-    /// A resource file, opened now if it was not yet.
-    ///
-    /// Errors: `Corrupt` where its FD or header is damaged; `Unsupported` where this version
-    /// has none.
-    pub fn resource(&self, kind: ResourceKind) -> Result<&ResourceFile> {
-        let slot = ResourceKind::ALL
-            .iter()
-            .zip(&self.resources)
-            .find_map(|(known, slot)| (*known == kind).then_some(slot));
-        let Some(slot) = slot else {
-            return Err(Error::invalid(Problem::Missing, "no such resource file"));
-        };
-        if let Some(file) = slot.get() {
-            return Ok(file);
-        }
-        let file = self.open_resource(kind)?;
-        // Two threads may open it at once; both get the same.
-        Ok(slot.get_or_init(|| file))
-    }
-
-    fn open_resource(&self, kind: ResourceKind) -> Result<ResourceFile> {
-        if !kind.exists_in(self.superblock.version) {
-            let version = self.superblock.version.number();
-            return Err(Error::unsupported(format!("VMFS{version} has no {}", kind.file_name())));
-        }
-        let entry_size = self.superblock.entry_size();
-        if kind == ResourceKind::FileBlocks && self.superblock.version == Version::Vmfs6 {
-            let parent = self.resource(ResourceKind::LargeBlocks)?;
-            let header_offset = u64::from(parent.header.raw.child_offset);
-            let header = self.resource_header(&parent.descriptor, kind, header_offset)?;
-            return Ok(ResourceFile {
-                kind,
-                descriptor: Arc::clone(&parent.descriptor),
-                header,
-                header_offset,
-                parent: Some(parent.header.clone()),
-                entry_size,
-            });
-        }
-        let descriptor = Arc::new(self.system_descriptor(kind)?);
-        let header = self.resource_header(&descriptor, kind, 0)?;
-        Ok(ResourceFile { kind, descriptor, header, header_offset: 0, parent: None, entry_size })
-    }
-
-    fn resource_header(
-        &self,
-        descriptor: &FileDescriptor,
-        kind: ResourceKind,
-        offset: u64,
-    ) -> Result<ResourceHeader> {
-        let mut bytes = [0; ResourceHeaderRaw::SIZE];
-        self.read_data(descriptor, offset, &mut bytes)?;
-        let raw = ResourceHeaderRaw::read(&bytes)?;
-        ResourceHeader::parse(raw, kind, &self.superblock, &self.limits)
-    }
-
-    /// The FD of a resource file, found from the superblock alone.
-    fn system_descriptor(&self, kind: ResourceKind) -> Result<FileDescriptor> {
-        let superblock = &self.superblock;
-        let address = kind.descriptor();
-        let computed = u64::from(kind.item())
-            .saturating_mul(superblock.fd_size())
-            .saturating_add(superblock.first_fd_offset);
-        let hint = match kind {
-            ResourceKind::PointerBlocks2 => superblock.raw.pb2_fd_offset,
-            _ => 0,
-        };
-        let at = |offset| self.system_descriptor_at(address, kind, offset);
-        at(computed).or_else(|error| if hint == 0 { Err(error) } else { at(hint).or(Err(error)) })
-    }
-
-    fn system_descriptor_at(
-        &self,
-        address: FdAddress,
-        kind: ResourceKind,
-        offset: u64,
-    ) -> Result<FileDescriptor> {
-        let mut fd = self.descriptor_at(address, offset)?;
-        if fd.file_type != FileType::System {
-            let detail = format!("{} has file type {}", kind.file_name(), fd.raw.file_type);
-            return Err(Error::corrupt(Problem::BadValue, detail)
-                .at(Place::new(format!("FD {address}")).byte(offset)));
-        }
-        fd.rank = kind.rank();
-        Ok(fd)
-    }
-
-    fn descriptor_at(&self, address: FdAddress, offset: u64) -> Result<FileDescriptor> {
+    pub(crate) fn descriptor_at(&self, address: FdAddress, offset: u64) -> Result<FileDescriptor> {
         let size = self.superblock.fd_size();
         let end = offset.saturating_add(size);
         if end > self.volume.size_bytes() {
@@ -325,149 +239,10 @@ impl Vmfs {
         }
     }
 
-    /// Volume offset of byte `offset` of a resource file, and how many bytes from there on
-    /// stand side by side (at least one; looked for up to `at_most`).
-    ///
-    /// Errors: `Corrupt` where the file has a hole there.
-    pub fn resource_run(
-        &self,
-        kind: ResourceKind,
-        offset: u64,
-        at_most: u64,
-    ) -> Result<(u64, u64)> {
-        let file = self.resource(kind)?;
-        self.stored_run(&file.descriptor, offset, at_most)
-    }
-
-    fn stored_run(&self, fd: &FileDescriptor, offset: u64, at_most: u64) -> Result<(u64, u64)> {
-        let run = self.run_of(fd, offset, at_most)?;
-        match run.kind {
-            RunKind::Stored { offset, .. } => Ok((offset, run.length)),
-            RunKind::Lost(error) => Err(error),
-            _ => {
-                let detail = format!("metadata at byte {offset:#x} of the file is a hole");
-                Err(Error::corrupt(Problem::Missing, detail).at(Place::new(format!(
-                    "FD {}",
-                    fd.address
-                ))
-                .byte(fd.offset)))
-            }
-        }
-    }
-
-    /// Fills `buf` from byte `offset` of a resource file.
-    ///
-    /// Errors: `Corrupt` where the file has a hole there.
-    pub fn read_resource(&self, kind: ResourceKind, offset: u64, buf: &mut [u8]) -> Result<()> {
-        let file = self.resource(kind)?;
-        self.read_data(&file.descriptor, offset, buf)
-    }
-
-    fn read_data(&self, fd: &FileDescriptor, offset: u64, buf: &mut [u8]) -> Result<()> {
-        let (mut rest, mut at) = (buf, offset);
-        while !rest.is_empty() {
-            let wanted = adit_core::bytes::wide(rest.len());
-            let (start, length) = self.stored_run(fd, at, wanted)?;
-            let length = length.min(wanted);
-            let (now, later) = rest.split_at_mut(narrow(length).unwrap_or(0).min(rest.len()));
-            self.volume.read_at(now, start)?;
-            at = at.saturating_add(length);
-            rest = later;
-        }
-        Ok(())
-    }
-
-    /// A cluster entry, cached. See [`Cluster::verify`] for whether it is sound.
-    ///
-    /// Errors: `NotFound` past the last cluster; `Corrupt` where it cannot be reached.
-    pub fn cluster(&self, kind: ResourceKind, number: u64) -> Result<Cluster> {
-        let file = self.resource(kind)?;
-        let bytes = self.cache.load(CacheKey::Cluster(kind, number), || {
-            let mut entry = vec![0; narrow(self.superblock.entry_size()).unwrap_or(0)];
-            self.read_resource(kind, file.cluster_offset(number)?, &mut entry)?;
-            Ok(entry)
-        })?;
-        Cluster::read(file, number, bytes, 0, &self.superblock)
-    }
-
-    /// Volume offset of a cluster entry (its lock block). Unit: bytes.
-    ///
-    /// Errors: as `cluster`.
-    pub fn cluster_volume_offset(&self, kind: ResourceKind, number: u64) -> Result<u64> {
-        let offset = self.resource(kind)?.cluster_offset(number)?;
-        Ok(self.resource_run(kind, offset, 1)?.0)
-    }
-
-    /// Every cluster entry in order, read a group at a time and not cached.
-    ///
-    /// Errors: as `resource`; those of single clusters come from the iterator.
-    pub fn clusters(&self, kind: ResourceKind) -> Result<Clusters<'_>> {
-        let file = self.resource(kind)?;
-        Ok(Clusters { fs: self, file, next: 0, batch: None })
-    }
-
     /// The data of an FD as a disk, whatever the FD describes; directories too.
     ///
     /// Errors: `Unsupported` for raw device mappings and unknown addressing.
     pub fn data(&self, fd: Arc<FileDescriptor>) -> Result<Arc<dyn Disk>> {
         FileMap::open(self.shared()?, fd)
-    }
-}
-
-/// The cluster entries of a resource file, in order.
-#[derive(Debug)]
-pub struct Clusters<'a> {
-    fs: &'a Vmfs,
-    file: &'a ResourceFile,
-    next: u64,
-    /// First cluster of the batch, how many, and their bytes.
-    batch: Option<(u64, u64, Arc<[u8]>)>,
-}
-
-/// Entries are read in batches of at most this many bytes.
-const BATCH_BYTES: u64 = 1 << 20;
-
-impl Clusters<'_> {
-    fn load(&self, first: u64, count: u64) -> Result<Arc<[u8]>> {
-        let size = count.saturating_mul(self.file.entry_size);
-        let mut bytes = vec![0; narrow(size).unwrap_or(0)];
-        self.fs.read_resource(self.file.kind, self.file.cluster_offset(first)?, &mut bytes)?;
-        Ok(bytes.into())
-    }
-
-    /// Cluster `number`, from the batch read last or a new one.
-    pub(crate) fn fetch(&mut self, number: u64) -> Result<Cluster> {
-        let held = self.batch.as_ref().is_some_and(|(first, count, _)| {
-            number.checked_sub(*first).is_some_and(|within| within < *count)
-        });
-        if !held {
-            let most = BATCH_BYTES.checked_div(self.file.entry_size).unwrap_or(1).max(1);
-            let count = self.file.clusters_together(number).clamp(1, most);
-            // One bad spot must not hide its neighbours: fall back to single entries.
-            self.batch = Some(match self.load(number, count) {
-                Ok(bytes) => (number, count, bytes),
-                Err(_) => (number, 1, self.load(number, 1)?),
-            });
-        }
-        let (first, bytes) = match &self.batch {
-            Some((first, _, bytes)) => (*first, Arc::clone(bytes)),
-            None => return Err(Error::invalid(Problem::Missing, "no batch was read")),
-        };
-        let start = number.saturating_sub(first).saturating_mul(self.file.entry_size);
-        let start = narrow(start).unwrap_or(usize::MAX);
-        Cluster::read(self.file, number, bytes, start, &self.fs.superblock)
-    }
-}
-
-impl Iterator for Clusters<'_> {
-    type Item = Result<Cluster>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let number = self.next;
-        if number >= self.file.header.clusters {
-            return None;
-        }
-        self.next = number.saturating_add(1);
-        Some(self.fetch(number))
     }
 }
