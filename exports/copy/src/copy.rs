@@ -92,7 +92,7 @@ pub fn copy_disk(
     progress: &dyn Progress,
     interrupt: &Interrupt,
 ) -> Result<Copied> {
-    let survey = Survey::of(source, range.clone(), options.salvage)?;
+    let survey = Survey::of(source, range.clone(), options.salvage, interrupt)?;
     let size_bytes = range.end.saturating_sub(range.start);
     target.check_range(0, size_bytes)?;
     refuse_loss(&survey, options)?;
@@ -195,7 +195,7 @@ impl<'a> Engine<'a> {
         let mut at = range.start;
         while at < range.end {
             let leaves = !seen && self.in_kernel && self.target.as_file().is_some();
-            let walk = Walk { leaves, salvage: self.options.salvage };
+            let walk = Walk { leaves, salvage: self.options.salvage, interrupt: self.interrupt };
             for segment in Segments::of(self.source, at..range.end, walk) {
                 self.interrupt.check()?;
                 let segment = segment?;

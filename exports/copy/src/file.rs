@@ -111,7 +111,7 @@ fn resumable(
     progress: &dyn Progress,
     interrupt: &Interrupt,
 ) -> Result<Copied> {
-    let survey = Survey::of(&source.disk, source.range.clone(), options.salvage)?;
+    let survey = Survey::of(&source.disk, source.range.clone(), options.salvage, interrupt)?;
     refuse_loss(&survey, options)?;
     let slice_bytes = Checkpoints::slice_bytes(survey.data_bytes);
     let path = beside(target, ".adit-resume");
@@ -171,6 +171,12 @@ fn begin(
     };
     match Target::reopen_partial(target) {
         Ok(file) => {
+            // Known now, not after hours.
+            if !options.overwrite && target.symlink_metadata().is_ok() {
+                let detail = format!("{} exists already", target.display());
+                return Err(Error::new(Kind::Denied, Problem::Refused, detail)
+                    .advise("choose another name, or allow it to be overwritten"));
+            }
             let file = file.overwriting(overwrite(options));
             let journal = match Journal::open(path, &header) {
                 // Stopped before there was one: nothing is known to be there.
@@ -218,7 +224,7 @@ fn still_there(source: &Source, file: &Target, last: &Slice, interrupt: &Interru
     let base = source.range.start;
     let range = base.saturating_add(last.from)..base.saturating_add(last.to);
     // What was lost when it was copied is not there to be compared.
-    let walk = Walk { leaves: false, salvage: true };
+    let walk = Walk { leaves: false, salvage: true, interrupt };
     for segment in Segments::of(&source.disk, range, walk) {
         let segment = segment?;
         if !matches!(segment.kind, SegmentKind::Data(_)) || !last.lost.is_empty() {

@@ -1,6 +1,6 @@
 //! What has to be moved: the segments of a range, followed down to the disk that holds them.
 
-use adit_core::{Disk, DiskExt, Error, Leaf, LeafKind, Result};
+use adit_core::{Disk, DiskExt, Error, Interrupt, Leaf, LeafKind, Result};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -61,11 +61,13 @@ impl Segment {
 
 /// How a walk is done.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Walk {
+pub(crate) struct Walk<'a> {
     /// Name the leaf of data, and split data where it goes on in another place.
     pub(crate) leaves: bool,
     /// Turn a failed translation into a lost segment instead of stopping.
     pub(crate) salvage: bool,
+    /// Stops the walk, which may pass many small extents between two segments.
+    pub(crate) interrupt: &'a Interrupt,
 }
 
 /// The segments of a range, in order, without gaps, neighbours of one kind joined.
@@ -74,13 +76,13 @@ pub(crate) struct Segments<'a> {
     disk: &'a Arc<dyn Disk>,
     at: u64,
     end: u64,
-    walk: Walk,
+    walk: Walk<'a>,
     pending: Option<Segment>,
     failed: bool,
 }
 
 impl<'a> Segments<'a> {
-    pub(crate) fn of(disk: &'a Arc<dyn Disk>, range: Range<u64>, walk: Walk) -> Self {
+    pub(crate) fn of(disk: &'a Arc<dyn Disk>, range: Range<u64>, walk: Walk<'a>) -> Self {
         Segments { disk, at: range.start, end: range.end, walk, pending: None, failed: false }
     }
 
@@ -88,6 +90,7 @@ impl<'a> Segments<'a> {
         if self.at >= self.end {
             return Ok(None);
         }
+        self.walk.interrupt.check()?;
         let offset = self.at;
         let left = self.end - offset;
         let (length, kind) = match Leaf::find(self.disk, offset) {
@@ -117,7 +120,9 @@ impl<'a> Segments<'a> {
     /// thousandth of the loss before it and 4 KiB.
     fn unmapped(&self, offset: u64) -> u64 {
         const STEP_MIN: u64 = 4096;
-        let fails = |at: u64| at < self.end && Leaf::find(self.disk, at).is_err();
+        // Once stopped, every answer will do: the next segment ends the walk.
+        let stopped = || self.walk.interrupt.raised();
+        let fails = |at: u64| at < self.end && !stopped() && Leaf::find(self.disk, at).is_err();
         let mut bad = offset;
         loop {
             let step = ((bad - offset) / 1024).next_power_of_two().max(STEP_MIN);
@@ -172,10 +177,16 @@ pub(crate) struct Survey {
 }
 
 impl Survey {
-    pub(crate) fn of(disk: &Arc<dyn Disk>, range: Range<u64>, salvage: bool) -> Result<Survey> {
+    pub(crate) fn of(
+        disk: &Arc<dyn Disk>,
+        range: Range<u64>,
+        salvage: bool,
+        interrupt: &Interrupt,
+    ) -> Result<Survey> {
         disk.check_range(range.start, range.end.saturating_sub(range.start))?;
         let mut survey = Survey::default();
-        for segment in Segments::of(disk, range, Walk { leaves: false, salvage }) {
+        let walk = Walk { leaves: false, salvage, interrupt };
+        for segment in Segments::of(disk, range, walk) {
             let segment = segment?;
             match segment.kind {
                 SegmentKind::Zero => survey.zero_bytes += segment.length,

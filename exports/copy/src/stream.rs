@@ -51,7 +51,7 @@ pub fn stream(
         // A roomier pipe saves switching; where that is refused, the old one does.
         let _ = rustix::pipe::fcntl_setpipe_size(pipe, Buffer::CAPACITY);
     }
-    let walk = Walk { leaves: way != Way::Write, salvage: false };
+    let walk = Walk { leaves: way != Way::Write, salvage: false, interrupt };
     for segment in Segments::of(source, range, walk) {
         interrupt.check()?;
         let segment = segment?;

@@ -210,3 +210,13 @@ fn losses_from_before_the_interruption_are_still_listed() {
     assert!(copied.resumed_at.is_some());
     assert_eq!(names(folder.path()), ["copy", "copy.lost.json"]);
 }
+
+#[test]
+fn a_name_taken_meanwhile_is_refused_before_anything_is_read() {
+    let (folder, path) = stopped(4 * MIB, &resume(false));
+    std::fs::write(&path, b"mine").unwrap();
+    let fake = whole();
+    let error = run(&fake, &path, &resume(false), &Interrupt::default()).unwrap_err();
+    assert_eq!((error.kind(), fake.bytes_read()), (Kind::Denied, 0));
+    assert_eq!(names(folder.path()), ["copy", "copy.adit-partial", "copy.adit-resume"]);
+}
