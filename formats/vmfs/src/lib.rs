@@ -53,6 +53,7 @@ mod filesystem;
 pub mod hash;
 pub mod heartbeat;
 mod in_use;
+mod inspect;
 pub mod journal;
 pub mod layout;
 pub mod lock;
