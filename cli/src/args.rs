@@ -64,13 +64,17 @@ pub enum References {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Tell what a place is, layer by layer
-    #[command(after_help = "Examples:\n  adit info lun.img\n  adit info --json lun.img//p1\n  adit info lun.img//web01/web01.vmdk//")]
+    #[command(
+        after_help = "Examples:\n  adit info lun.img\n  adit info --json lun.img//p1\n  adit info lun.img//web01/web01.vmdk//"
+    )]
     Info {
         /// The place
         path: OsString,
     },
     /// List directories and volumes
-    #[command(after_help = "Examples:\n  adit ls lun.img\n  adit ls -lR lun.img//web01\n  adit ls --member second.img first.img")]
+    #[command(
+        after_help = "Examples:\n  adit ls lun.img\n  adit ls -lR lun.img//web01\n  adit ls --member second.img first.img"
+    )]
     Ls(Ls),
     /// Show a directory tree with sizes
     #[command(after_help = "Examples:\n  adit tree lun.img\n  adit tree --depth 1 lun.img//web01")]
@@ -86,14 +90,18 @@ pub enum Verb {
         all: bool,
     },
     /// Show everything known of a file
-    #[command(after_help = "Examples:\n  adit stat lun.img//web01/web01-flat.vmdk\n  adit stat --json lun.img//web01/*")]
+    #[command(
+        after_help = "Examples:\n  adit stat lun.img//web01/web01-flat.vmdk\n  adit stat --json lun.img//web01/*"
+    )]
     Stat {
         /// Files
         #[arg(required = true)]
         paths: Vec<OsString>,
     },
     /// Write files to standard output
-    #[command(after_help = "Examples:\n  adit cat lun.img//web01/web01.vmx\n  adit cat --offset 42G --length 512 lun.img//web01/web01-flat.vmdk | xxd\n  adit cat lun.img//p1 > partition.raw")]
+    #[command(
+        after_help = "Examples:\n  adit cat lun.img//web01/web01.vmx\n  adit cat --offset 42G --length 512 lun.img//web01/web01-flat.vmdk | xxd\n  adit cat lun.img//p1 > partition.raw"
+    )]
     Cat {
         /// Files, partitions or disks
         #[arg(required = true)]
@@ -102,10 +110,14 @@ pub enum Verb {
         range: Range,
     },
     /// Copy files out, with their holes
-    #[command(after_help = "Examples:\n  adit cp lun.img//web01/web01-flat.vmdk .\n  adit cp -r lun.img//web01 /restore/\n  adit cp --verify --resume lun.img//db/db-flat.vmdk /restore/\n  adit cp -r --salvage lun.img// /restore/")]
+    #[command(
+        after_help = "Examples:\n  adit cp lun.img//web01/web01-flat.vmdk .\n  adit cp -r lun.img//web01 /restore/\n  adit cp --verify --resume lun.img//db/db-flat.vmdk /restore/\n  adit cp -r --salvage lun.img// /restore/"
+    )]
     Cp(Cp),
     /// Show where a file's bytes are
-    #[command(after_help = "Examples:\n  adit map lun.img//web01/web01-flat.vmdk\n  adit map --physical --json lun.img//web01/web01-flat.vmdk")]
+    #[command(
+        after_help = "Examples:\n  adit map lun.img//web01/web01-flat.vmdk\n  adit map --physical --json lun.img//web01/web01-flat.vmdk"
+    )]
     Map {
         /// A file, partition or disk
         path: OsString,
@@ -116,14 +128,18 @@ pub enum Verb {
         range: Range,
     },
     /// Follow one byte of a file down to the device
-    #[command(after_help = "Examples:\n  adit explain lun.img//web01/web01-flat.vmdk@42G\n  adit explain lun.img//web01/web01.vmdk//@0x100000")]
+    #[command(
+        after_help = "Examples:\n  adit explain lun.img//web01/web01-flat.vmdk@42G\n  adit explain lun.img//web01/web01.vmdk//@0x100000"
+    )]
     Explain {
         /// A place, `@`, and a byte offset in it
         #[arg(value_name = "PATH@OFFSET")]
         place: OsString,
     },
     /// Find out which file owns a byte of the device
-    #[command(after_help = "Examples:\n  adit locate lun.img 0x1e000000\n  adit locate lun.img 503316480")]
+    #[command(
+        after_help = "Examples:\n  adit locate lun.img 0x1e000000\n  adit locate lun.img 503316480"
+    )]
     Locate {
         /// The device or image
         path: OsString,
@@ -145,7 +161,9 @@ pub enum Verb {
         path: OsString,
     },
     /// Show which hosts use or used a datastore, and what they hold
-    #[command(after_help = "Examples:\n  adit heartbeats lun.img\n  adit heartbeats --watch 16 /dev/sdb")]
+    #[command(
+        after_help = "Examples:\n  adit heartbeats lun.img\n  adit heartbeats --watch 16 /dev/sdb"
+    )]
     Heartbeats {
         /// A datastore
         path: OsString,
@@ -157,7 +175,9 @@ pub enum Verb {
         watch: Option<u64>,
     },
     /// Show bytes in hexadecimal
-    #[command(after_help = "Examples:\n  adit hexdump --offset 0x1300000 --length 512 lun.img\n  adit hexdump lun.img//web01/web01.vmx")]
+    #[command(
+        after_help = "Examples:\n  adit hexdump --offset 0x1300000 --length 512 lun.img\n  adit hexdump lun.img//web01/web01.vmx"
+    )]
     Hexdump {
         /// A file, partition or disk
         path: OsString,
@@ -165,7 +185,9 @@ pub enum Verb {
         range: Range,
     },
     /// Show an on-disk structure, every field with offset and meaning
-    #[command(after_help = "Examples:\n  adit inspect lun.img\n  adit inspect lun.img superblock\n  adit inspect lun.img fd 0x00400104\n  adit inspect lun.img gpt")]
+    #[command(
+        after_help = "Examples:\n  adit inspect lun.img\n  adit inspect lun.img superblock\n  adit inspect lun.img fd 0x00400104\n  adit inspect lun.img gpt"
+    )]
     Inspect {
         /// A place
         path: OsString,
@@ -182,7 +204,9 @@ pub enum Verb {
     /// List the bounds that `--limit` changes
     Limits,
     /// Print a shell completion script
-    #[command(after_help = "Examples:\n  adit completions bash > /etc/bash_completion.d/adit\n  adit completions zsh > ~/.zfunc/_adit\n  adit completions fish > ~/.config/fish/completions/adit.fish")]
+    #[command(
+        after_help = "Examples:\n  adit completions bash > /etc/bash_completion.d/adit\n  adit completions zsh > ~/.zfunc/_adit\n  adit completions fish > ~/.config/fish/completions/adit.fish"
+    )]
     Completions {
         /// The shell
         #[arg(value_enum)]

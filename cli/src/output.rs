@@ -119,7 +119,8 @@ pub fn put_bytes(map: &mut Map<String, Value>, key: &str, bytes: &[u8]) {
             let shown: String = bytes
                 .utf8_chunks()
                 .map(|chunk| {
-                    let bad: String = chunk.invalid().iter().map(|b| format!("\\x{b:02x}")).collect();
+                    let bad: String =
+                        chunk.invalid().iter().map(|b| format!("\\x{b:02x}")).collect();
                     format!("{}{bad}", chunk.valid())
                 })
                 .collect();
@@ -133,8 +134,12 @@ pub fn put_bytes(map: &mut Map<String, Value>, key: &str, bytes: &[u8]) {
 /// Metadata as JSON.
 pub fn metadata_json(metadata: &Metadata) -> Map<String, Value> {
     let seconds = |time: Option<Timestamp>| {
-        time.map(|t| if t.nanos == 0 { json!(t.seconds) } else {
-            json!(t.seconds as f64 + f64::from(t.nanos) / 1e9)
+        time.map(|t| {
+            if t.nanos == 0 {
+                json!(t.seconds)
+            } else {
+                json!(t.seconds as f64 + f64::from(t.nanos) / 1e9)
+            }
         })
     };
     let value = json!({

@@ -11,8 +11,11 @@ impl Bar {
     /// A bar that is hidden when standard error is no terminal or `quiet` is set.
     pub fn new(quiet: bool) -> Self {
         let shown = !quiet && std::io::stderr().is_terminal();
-        let target =
-            if shown { ProgressDrawTarget::stderr_with_hz(8) } else { ProgressDrawTarget::hidden() };
+        let target = if shown {
+            ProgressDrawTarget::stderr_with_hz(8)
+        } else {
+            ProgressDrawTarget::hidden()
+        };
         let bar = ProgressBar::with_draw_target(Some(0), target);
         let style = ProgressStyle::with_template(
             "{msg:!40} {bytes:>10}/{total_bytes:<10} {bar:20} {binary_bytes_per_sec:>12} {eta:>6} left",

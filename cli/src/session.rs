@@ -35,8 +35,9 @@ impl Session {
             let (name, value) = limit.split_once('=').ok_or_else(|| {
                 Error::invalid(Problem::BadValue, format!("--limit {limit:?} is not NAME=NUMBER"))
             })?;
-            let value = crate::units::parse_bytes(value)
-                .map_err(|why| Error::invalid(Problem::BadValue, format!("--limit {limit}: {why}")))?;
+            let value = crate::units::parse_bytes(value).map_err(|why| {
+                Error::invalid(Problem::BadValue, format!("--limit {limit}: {why}"))
+            })?;
             options.limits.set(name, value)?;
         }
         options.reads.retries = u32::try_from(options.limits.read_retries_max).unwrap_or(u32::MAX);
@@ -80,12 +81,18 @@ impl Session {
                 let problem =
                     if choices.is_empty() { Problem::Missing } else { Problem::Ambiguous };
                 let detail = if choices.is_empty() {
-                    format!("none of its volumes holds a file system that is read: {}", names.join(", "))
+                    format!(
+                        "none of its volumes holds a file system that is read: {}",
+                        names.join(", ")
+                    )
                 } else {
                     format!("it has several file systems: {}", names.join(", "))
                 };
-                Err(Error::invalid(problem, detail)
-                    .advise(format!("name one, for example {}//{}", opened.locator, names.first().unwrap_or(&"p1"))))
+                Err(Error::invalid(problem, detail).advise(format!(
+                    "name one, for example {}//{}",
+                    opened.locator,
+                    names.first().unwrap_or(&"p1")
+                )))
             }
             At::Disk { .. } => Err(Error::unsupported("it holds no file system")),
         }
@@ -120,5 +127,9 @@ impl Session {
 
 /// The exit code that notes alone call for.
 pub fn code_of(notes: &[Finding]) -> u8 {
-    if notes.iter().any(|note| note.severity == Severity::Error) { exit::PARTIAL } else { exit::GOOD }
+    if notes.iter().any(|note| note.severity == Severity::Error) {
+        exit::PARTIAL
+    } else {
+        exit::GOOD
+    }
 }

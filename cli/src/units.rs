@@ -38,8 +38,9 @@ pub fn human_bytes(bytes: u64) -> String {
         value /= 1024.0;
         unit += 1;
     }
-    let digits = if unit == 0 || value >= 99.95 || value.fract() == 0.0 { 0 } else { 1 };
-    format!("{value:.digits$} {}", UNITS[unit])
+    let digits = if unit == 0 || value >= 99.95 { 0 } else { 1 };
+    let number = format!("{value:.digits$}");
+    format!("{} {}", number.strip_suffix(".0").unwrap_or(&number), UNITS[unit])
 }
 
 /// `2026-11-20 12:34:56` UTC, or a dash.
@@ -49,7 +50,12 @@ pub fn moment(time: Option<Timestamp>) -> String {
         Err(_) => time.seconds.to_string(),
         Ok(t) => format!(
             "{:04}-{:02}-{:02} {:02}:{:02}:{:02}",
-            t.year(), u8::from(t.month()), t.day(), t.hour(), t.minute(), t.second()
+            t.year(),
+            u8::from(t.month()),
+            t.day(),
+            t.hour(),
+            t.minute(),
+            t.second()
         ),
     }
 }
@@ -57,18 +63,25 @@ pub fn moment(time: Option<Timestamp>) -> String {
 /// `rwxr-xr-x` with setuid, setgid and sticky as `ls` shows them.
 pub fn permissions(mode: u32) -> String {
     let bit = |shift: u32, letter: char| if mode >> shift & 1 == 1 { letter } else { '-' };
-    let last = |shift: u32, special: u32, set: char, only: char| {
-        match (mode >> shift & 1 == 1, mode & special != 0) {
-            (true, true) => set,
-            (false, true) => only,
-            (true, false) => 'x',
-            (false, false) => '-',
-        }
+    let last = |shift: u32, special: u32, set: char, only: char| match (
+        mode >> shift & 1 == 1,
+        mode & special != 0,
+    ) {
+        (true, true) => set,
+        (false, true) => only,
+        (true, false) => 'x',
+        (false, false) => '-',
     };
     [
-        bit(8, 'r'), bit(7, 'w'), last(6, 0o4000, 's', 'S'),
-        bit(5, 'r'), bit(4, 'w'), last(3, 0o2000, 's', 'S'),
-        bit(2, 'r'), bit(1, 'w'), last(0, 0o1000, 't', 'T'),
+        bit(8, 'r'),
+        bit(7, 'w'),
+        last(6, 0o4000, 's', 'S'),
+        bit(5, 'r'),
+        bit(4, 'w'),
+        last(3, 0o2000, 's', 'S'),
+        bit(2, 'r'),
+        bit(1, 'w'),
+        last(0, 0o1000, 't', 'T'),
     ]
     .iter()
     .collect()
@@ -81,8 +94,15 @@ mod tests {
     #[test]
     fn sizes_are_read_as_people_write_them() {
         for (text, bytes) in [
-            ("0", 0), ("4096", 4096), ("0x1000", 4096), ("64K", 65536), ("1.5GiB", 3 << 29),
-            ("3s", 1536), ("2 MB", 2 << 20), ("42TiB", 42 << 40), ("1_000", 1000),
+            ("0", 0),
+            ("4096", 4096),
+            ("0x1000", 4096),
+            ("64K", 65536),
+            ("1.5GiB", 3 << 29),
+            ("3s", 1536),
+            ("2 MB", 2 << 20),
+            ("42TiB", 42 << 40),
+            ("1_000", 1000),
         ] {
             assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
         }
@@ -94,8 +114,13 @@ mod tests {
     #[test]
     fn sizes_are_shown_with_at_most_four_digits() {
         for (bytes, text) in [
-            (0, "0 B"), (1023, "1023 B"), (1024, "1 KiB"), (1536, "1.5 KiB"),
-            (69 << 30, "69 GiB"), (u64::MAX, "16 EiB"), (1_048_570, "1 MiB"),
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1 KiB"),
+            (1536, "1.5 KiB"),
+            (69 << 30, "69 GiB"),
+            (u64::MAX, "16 EiB"),
+            (1_048_570, "1 MiB"),
         ] {
             assert_eq!(human_bytes(bytes), text);
         }

@@ -265,6 +265,16 @@ impl Error {
         self
     }
 
+    /// Adds a second way out to the advice there is.
+    pub fn advise_also(mut self, advice: impl Into<String>) -> Self {
+        let inner = self.inner();
+        inner.advice = Some(match inner.advice.take() {
+            Some(first) => format!("{first}\n{}", advice.into()),
+            None => advice.into(),
+        });
+        self
+    }
+
     /// Adds the layer it passed on its way up.
     pub fn in_layer(mut self, layer: impl Into<String>) -> Self {
         let layer = layer.into();

@@ -91,7 +91,11 @@ impl fmt::Display for Locator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for chunk in self.to_os_string().as_bytes().utf8_chunks() {
             for c in chunk.valid().chars() {
-                if c.is_control() { write!(f, "\\x{:02x}", u32::from(c))? } else { write!(f, "{c}")? }
+                if c.is_control() {
+                    write!(f, "\\x{:02x}", u32::from(c))?
+                } else {
+                    write!(f, "{c}")?
+                }
             }
             chunk.invalid().iter().try_for_each(|byte| write!(f, "\\x{byte:02x}"))?;
         }

@@ -99,7 +99,7 @@ impl Opener {
         };
         let may_be_image = !matches!(origin, Origin::Inner) && !self.options.raw;
         let Some((_, found)) = recognise(&disk, may_be_image, &self.options.limits)? else {
-            return Err(unrecognised(&disk));
+            return Err(unrecognised(&disk, may_be_image));
         };
         match found {
             Recognised::Table(table) => Ok(self.in_table(here, table, disk, origin)),
@@ -387,21 +387,28 @@ fn select_volume(table: &VolumeTable, step: &[u8]) -> Result<Option<Volume>> {
 
 fn no_such_volume(table: &VolumeTable, step: &[u8], choices: &[Volume]) -> Error {
     let step = String::from_utf8_lossy(step);
-    let names = |volumes: &[Volume]| {
-        volumes.iter().map(|v| v.name.as_str()).collect::<Vec<_>>().join(", ")
-    };
+    let names =
+        |volumes: &[Volume]| volumes.iter().map(|v| v.name.as_str()).collect::<Vec<_>>().join(", ");
     if choices.len() > 1 {
         let detail = format!("{step:?} could be in any of several volumes");
-        return Error::invalid(Problem::Ambiguous, detail)
-            .advise(format!("name the volume first; those with a file system: {}", names(choices)));
+        return Error::invalid(Problem::Ambiguous, detail).advise(format!(
+            "name the volume first; those with a file system: {}",
+            names(choices)
+        ));
     }
     let detail = format!("the {} has no volume {step:?}", table.format);
     Error::not_found(detail).advise(format!("its volumes: {}", names(&table.volumes)))
 }
 
-fn unrecognised(disk: &Arc<dyn Disk>) -> Error {
+fn unrecognised(disk: &Arc<dyn Disk>, may_be_image: bool) -> Error {
     let size = disk.size_bytes();
     match adit_partitions::sniff(disk) {
+        Some(kind) if !may_be_image && (kind.contains("disk image") || kind.contains("VMDK")) => {
+            Error::unsupported(format!(
+                "it looks like a {kind}, but what stands inside a raw disk is never taken for an image"
+            ))
+            .advise("a guest can write anything on its disk; copy it out with `adit cp` to open it as a file")
+        }
         Some(kind) => Error::unsupported(format!("it looks like {kind}, which is not read yet"))
             .advise("`adit cp` and `adit hexdump` still give its raw bytes"),
         None => Error::unsupported(format!(

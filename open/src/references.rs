@@ -41,11 +41,7 @@ pub fn resolve(name: &[u8], origin: &Origin, options: &OpenOptions) -> Result<Ar
     }
 }
 
-fn open_file(
-    files: &crate::Files,
-    node: adit_core::NodeId,
-    name: &[u8],
-) -> Result<Arc<dyn Disk>> {
+fn open_file(files: &crate::Files, node: adit_core::NodeId, name: &[u8]) -> Result<Arc<dyn Disk>> {
     match files.fs.metadata(node)?.kind {
         NodeKind::File | NodeKind::RawDevice => files.fs.open(node, &Fork::Data),
         kind => Err(Error::new(
@@ -113,7 +109,14 @@ mod tests {
         std::fs::write(dir.path().join("sub/inner"), b"x").unwrap();
         assert!(host(dir.path(), b"disk-flat.vmdk").is_ok());
         let refused: [&[u8]; 9] = [
-            b"/etc/passwd", b"../x", b"..", b"link", b"sub", b"sub/inner", b"nbd:host:1", b"C:x",
+            b"/etc/passwd",
+            b"../x",
+            b"..",
+            b"link",
+            b"sub",
+            b"sub/inner",
+            b"nbd:host:1",
+            b"C:x",
             b"\\\\server\\share",
         ];
         for name in refused {

@@ -3,7 +3,7 @@
 //! VERSION is 3, 5 or 6, with letters added: `l` VMFS-L, `d` without LVM,
 //! `s` scattered, `n` not dense, `h` blocks of 512 KiB, `8` of 8 MiB, `u` unconverted,
 //! `m` lean, `t` tiny (256 MiB of data), `4` LVM 4, `x` a name that is not UTF-8.
-//! SCENE is plain, everything, huge (64 TiB) or crowd (100 000 files).
+//! SCENE is plain, everything, huge (64 TiB), crowd (100 000 files) or large (a file of 1 GiB).
 //! Several files make a span.
 
 use std::time::Instant;
@@ -26,6 +26,7 @@ fn main() {
         "everything" => everything(vmfs, version),
         "huge" => huge(vmfs, six),
         "crowd" => crowd(vmfs),
+        "large" => large(vmfs),
         _ => panic!("no scene {scene}"),
     };
     if outs.len() > 1 {
@@ -157,4 +158,10 @@ fn crowd(vmfs: Vmfs) -> Vmfs {
         vmfs = vmfs.file(format!("crowd/{name}"), &name);
     }
     vmfs
+}
+
+fn large(vmfs: Vmfs) -> Vmfs {
+    let noise = |word: u64| (word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 7).to_le_bytes();
+    let bytes: Vec<u8> = (0..1u64 << 27).flat_map(noise).collect();
+    vmfs.size_bytes(4 << 30).file("large.bin", bytes)
 }

@@ -4,7 +4,9 @@ use crate::run::{self, command, have};
 
 /// Runs every target, or the one named, for some seconds each.
 pub fn run(arguments: &[&str]) -> Result<(), String> {
-    let seconds: u64 = arguments.first().map_or(Ok(60), |text| text.parse())
+    let seconds: u64 = arguments
+        .first()
+        .map_or(Ok(60), |text| text.parse())
         .map_err(|_| "the first argument is a number of seconds")?;
     if !have("cargo-fuzz") {
         run::cargo(&["install", "--locked", "cargo-fuzz"])?;

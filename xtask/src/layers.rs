@@ -17,6 +17,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("cli", &["core", "io", "formats", "layers", "open", "exports"]),
     ("testkit", &["core"]),
     ("xtask", &["testkit"]),
+    ("fuzz", &["core", "io", "formats", "layers", "open", "exports", "testkit"]),
 ];
 
 /// Crates from outside that a format may use: pure computation, no input or output.

@@ -69,7 +69,8 @@ fn text(out: &mut Out, opened: &Opened, findings: &[Finding]) {
     for finding in findings {
         out.line(finding.to_string());
     }
-    let formats: Vec<&str> = opened.layers.iter().skip(1).map(|layer| layer.format.as_str()).collect();
+    let formats: Vec<&str> =
+        opened.layers.iter().skip(1).map(|layer| layer.format.as_str()).collect();
     let count = findings.len();
     let plural = if count == 1 { "" } else { "s" };
     out.line(format!("{}: {} finding{plural} ({})", opened.locator, count, formats.join(", ")));

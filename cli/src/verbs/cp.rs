@@ -22,7 +22,8 @@ use std::path::{Path, PathBuf};
 pub fn run(session: &Session, cp: &Cp) -> u8 {
     let Some((target, sources)) = cp.paths.split_last() else { return exit::USAGE };
     let target = Path::new(target);
-    let mut copy = Copying { session, cp, files: Vec::new(), skipped: Vec::new(), manifests: vec![] };
+    let mut copy =
+        Copying { session, cp, files: Vec::new(), skipped: Vec::new(), manifests: vec![] };
     let mut code = exit::GOOD;
     if sources.len() > 1 && !target.is_dir() {
         let error = Error::invalid(Problem::BadValue, "it is no directory")
@@ -49,7 +50,7 @@ pub fn run(session: &Session, cp: &Cp) -> u8 {
 fn with_advice(error: Error, cp: &Cp) -> Error {
     match error.kind() {
         Kind::Lost | Kind::Corrupt | Kind::Io if !cp.salvage => {
-            error.advise("`--salvage` copies what can be read, and lists what cannot")
+            error.advise_also("`--salvage` copies what can be read, and lists what cannot")
         }
         Kind::Interrupted if cp.resume => error.advise("the same command goes on from here"),
         Kind::Interrupted => error.advise("with `--resume` a stopped copy can be carried on"),
@@ -115,7 +116,8 @@ impl Copying<'_> {
                 disk_uuid: files.fs.identity().uuid,
             };
         }
-        let target = if target.is_dir() { target.join(name_of(path)?) } else { target.to_path_buf() };
+        let target =
+            if target.is_dir() { target.join(name_of(path)?) } else { target.to_path_buf() };
         let bar = Bar::new(self.session.common.quiet || self.session.common.json);
         let (entry, copied) =
             copy_file(&source, &target, &self.options(), &bar, &self.session.interrupt)?;
@@ -178,7 +180,10 @@ impl Copying<'_> {
         for file in self.files.iter().filter(|file| file.lost_bytes > 0) {
             eprintln!(
                 "partial: {} lacks {} in {} places; {}.lost.json lists them",
-                file.target, human_bytes(file.lost_bytes), file.lost.len(), file.target
+                file.target,
+                human_bytes(file.lost_bytes),
+                file.lost.len(),
+                file.target
             );
         }
         if !self.session.common.quiet && !self.files.is_empty() {
@@ -188,7 +193,8 @@ impl Copying<'_> {
             let plural = if count == 1 { "" } else { "s" };
             eprintln!(
                 "{count} file{plural}, {}, of which {} stored{}",
-                human_bytes(size), human_bytes(moved),
+                human_bytes(size),
+                human_bytes(moved),
                 if self.cp.verify { ", verified" } else { "" }
             );
         }

@@ -57,7 +57,9 @@ fn explain(session: &Session, place: &OsStr) -> Result<u8> {
             out.line(format!("  {:#x} of {}", hop.offset, hop.layer));
             hop.steps.iter().for_each(|step| out.line(format!("      {step}")));
             match &error {
-                None if end == "zero" => out.line("      nothing is stored there: it reads as zero"),
+                None if end == "zero" => {
+                    out.line("      nothing is stored there: it reads as zero")
+                }
                 Some(error) => out.line(format!("      lost: {error}")),
                 None => {}
             }

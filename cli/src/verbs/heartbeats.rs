@@ -4,7 +4,8 @@ use super::shown;
 use crate::output::{self, Out};
 use crate::session::{Session, code_of};
 use adit_core::{DiskExt, Error, Leaf, LeafKind, Result};
-use adit_vmfs::{Heartbeat, HeartbeatState, Vmfs};
+use adit_vmfs::Vmfs;
+use adit_vmfs::heartbeat::{Heartbeat, HeartbeatState};
 use serde_json::{Value, json};
 use std::ffi::OsStr;
 use std::time::{Duration, Instant};
@@ -40,7 +41,8 @@ fn show(session: &Session, path: &OsStr, all: bool, watch: Option<u64>) -> Resul
         .collect();
     let mut out = Out::new();
     if session.common.json {
-        let list: Vec<Value> = shown.iter().map(|(heartbeat, alive)| row_json(heartbeat, *alive)).collect();
+        let list: Vec<Value> =
+            shown.iter().map(|(heartbeat, alive)| row_json(heartbeat, *alive)).collect();
         out.json(&json!({
             "schema": "adit.heartbeats/1",
             "path": opened.locator.to_string(),
@@ -50,7 +52,16 @@ fn show(session: &Session, path: &OsStr, all: bool, watch: Option<u64>) -> Resul
         }));
     } else {
         let rows: Vec<_> = shown.iter().map(|(heartbeat, alive)| row(heartbeat, *alive)).collect();
-        let header = ["slot", "state", "alive", "host", "address", ">generation", ">host uptime", ">journal"];
+        let header = [
+            "slot",
+            "state",
+            "alive",
+            "host",
+            "address",
+            ">generation",
+            ">host uptime",
+            ">journal",
+        ];
         output::table(&mut out, &header, &rows);
         let used = first.iter().filter(|heartbeat| heartbeat.in_use()).count();
         out.line(format!("{used} of {} slots in use", first.len()));

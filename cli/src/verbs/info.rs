@@ -1,11 +1,10 @@
 //! `adit info`: what a place is, layer by layer.
 
 use super::shown;
-use crate::exit;
 use crate::output::{self, Out, put_bytes};
 use crate::session::{Session, code_of};
 use crate::units::{human_bytes, moment};
-use adit_core::{FileSystem, Result, Severity, Timestamp, VolumeTable};
+use adit_core::{Finding, Kind, Result, Severity, Timestamp, VolumeTable};
 use adit_open::{At, Fact, Opened};
 use serde_json::{Map, Value, json};
 use std::ffi::OsStr;
@@ -24,9 +23,11 @@ fn look(session: &Session, path: &OsStr) -> Result<u8> {
     let inside = match &opened.at {
         At::Disk { .. } | At::Volumes { .. } => match session.opener.descend(opened.clone()) {
             Ok(inside) => inside,
-            Err(error) if error.kind() == adit_core::Kind::Unsupported => {
+            // The contents of an image or a partition may be anything; a whole source that is
+            // nothing we know is more likely the wrong one.
+            Err(error) if error.kind() == Kind::Unsupported && opened.layers.len() > 1 => {
                 let mut plain = opened;
-                plain.notes.push(adit_core::Finding::from_error("not-recognised", &error));
+                plain.notes.push(Finding::info("not-recognised", error.detail()));
                 plain
             }
             Err(error) => return Err(error),
@@ -108,7 +109,10 @@ fn text(out: &mut Out, opened: &Opened) -> Result<()> {
         for (name, fact) in &layer.facts {
             let shown = fact_text(fact);
             if !shown.is_empty() {
-                out.line(format!("  {:<18} {shown}", name.trim_end_matches("_bytes").replace('_', " ")));
+                out.line(format!(
+                    "  {:<18} {shown}",
+                    name.trim_end_matches("_bytes").replace('_', " ")
+                ));
             }
         }
     }
@@ -125,7 +129,11 @@ fn text(out: &mut Out, opened: &Opened) -> Result<()> {
                 ]
             };
             let rows: Vec<_> = table.volumes.iter().map(row).collect();
-            output::table(out, &["  volume", ">start", ">size", "type", "looks like", "label"], &rows);
+            output::table(
+                out,
+                &["  volume", ">start", ">size", "type", "looks like", "label"],
+                &rows,
+            );
         }
         At::Node { files, node, path, .. } if !path.is_empty() => {
             let metadata = files.fs.metadata(*node)?;
@@ -163,10 +171,4 @@ fn fact_text(fact: &Fact) -> String {
         Fact::Time(seconds) => moment(Some(Timestamp::from_seconds(*seconds))),
         Fact::List(list) => list.join(", "),
     }
-}
-
-/// Identity of a file system in one line.
-pub fn identity_line(fs: &dyn FileSystem) -> String {
-    let identity = fs.identity();
-    format!("{} {:?} {}", identity.format, identity.label, identity.uuid)
 }

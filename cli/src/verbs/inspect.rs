@@ -32,7 +32,9 @@ impl Layers {
         let opened = session.open(path)?;
         let disk = match &opened.at {
             At::Disk { disk, .. } => Some(Arc::clone(disk)),
-            At::Volumes { disk, origin: Origin::Host(_) | Origin::Inner, .. } => Some(Arc::clone(disk)),
+            At::Volumes { disk, origin: Origin::Host(_) | Origin::Inner, .. } => {
+                Some(Arc::clone(disk))
+            }
             _ => None,
         };
         match session.opener.descend(opened) {
@@ -49,7 +51,9 @@ impl Layers {
             list.extend(adit_partitions::structures(disk));
         }
         if let Some(At::Node { files, .. }) = self.inside.as_ref().map(|inside| &inside.at) {
-            list.extend(files.members.first().map(|member| member.structures()).unwrap_or_default());
+            list.extend(
+                files.members.first().map(|member| member.structures()).unwrap_or_default(),
+            );
             list.extend(files.vmfs.as_ref().map(|vmfs| vmfs.structures()).unwrap_or_default());
         }
         list
@@ -103,7 +107,8 @@ fn inspect(session: &Session, path: &OsStr, name: &str) -> Result<()> {
                 .collect();
             out.json(&json!({ "schema": "adit.inspect/1", "structures": list }));
         } else {
-            let rows: Vec<_> = structures.into_iter().map(|(name, meaning)| vec![name, meaning]).collect();
+            let rows: Vec<_> =
+                structures.into_iter().map(|(name, meaning)| vec![name, meaning]).collect();
             output::table(&mut out, &["structure", "meaning"], &rows);
         }
     } else {

@@ -37,7 +37,11 @@ fn locate(session: &Session, path: &OsStr, offset: u64) -> Result<u8> {
     loop {
         match &opened.at {
             At::Disk { .. } => {
-                steps.push(Step { layer: opened.locator.to_string(), offset: at, what: String::new() });
+                steps.push(Step {
+                    layer: opened.locator.to_string(),
+                    offset: at,
+                    what: String::new(),
+                });
                 match session.opener.enter(opened.clone()) {
                     Ok(inside) => opened = inside,
                     Err(error) => {
@@ -56,7 +60,10 @@ fn locate(session: &Session, path: &OsStr, offset: u64) -> Result<u8> {
                     opened = session.opener.open(&inner.to_os_string())?;
                 }
                 None => {
-                    owner.insert("what".into(), format!("outside every volume of the {}", table.format).into());
+                    owner.insert(
+                        "what".into(),
+                        format!("outside every volume of the {}", table.format).into(),
+                    );
                     break;
                 }
             },
@@ -86,11 +93,13 @@ fn in_files(files: &Files, at: u64, steps: &mut Vec<Step>) -> Result<Map<String,
     let mut owner = Map::new();
     let mut volume_offset = at;
     if let Some(member) = files.members.first() {
-        let run = member.runs().iter().find(|run| {
-            at.checked_sub(run.physical).is_some_and(|inside| inside < run.length)
-        });
+        let run = member
+            .runs()
+            .iter()
+            .find(|run| at.checked_sub(run.physical).is_some_and(|inside| inside < run.length));
         let Some(run) = run else {
-            let what = if at < 0x110_0000 { "VMFS LVM metadata" } else { "no extent of the volume" };
+            let what =
+                if at < 0x110_0000 { "VMFS LVM metadata" } else { "no extent of the volume" };
             owner.insert("what".into(), what.into());
             return Ok(owner);
         };
@@ -101,11 +110,12 @@ fn in_files(files: &Files, at: u64, steps: &mut Vec<Step>) -> Result<Map<String,
     let Some(vmfs) = &files.vmfs else { return Ok(owner) };
     let found: Owner = vmfs.owner_at(volume_offset)?;
     owner.insert("what".into(), found.what().into());
-    if let Some((fd, file_offset)) = found.file() {
-        let paths = vmfs.paths_of(fd)?;
-        owner.insert("node".into(), u64::from(fd.0).into());
-        owner.insert("file_offset_bytes".into(), file_offset.into());
-        let paths: Vec<String> = paths.iter().map(|path| String::from_utf8_lossy(path).into_owned()).collect();
+    if let Some(node) = found.node {
+        let paths = vmfs.paths_of(node)?;
+        let paths: Vec<String> =
+            paths.iter().map(|path| String::from_utf8_lossy(path).into_owned()).collect();
+        owner.insert("node".into(), node.0.into());
+        owner.insert("file_offset_bytes".into(), found.file_offset.into());
         owner.insert("paths".into(), json!(paths));
     }
     Ok(owner)
@@ -134,16 +144,18 @@ fn report(
         }));
     } else {
         for step in steps {
-            let what = if step.what.is_empty() { String::new() } else { format!("  ({})", step.what) };
+            let what =
+                if step.what.is_empty() { String::new() } else { format!("  ({})", step.what) };
             out.line(format!("  {:#x} of {}{what}", step.offset, step.layer));
         }
         let what = owner.get("what").and_then(Value::as_str).unwrap_or("nothing that is known");
         out.line(what);
         for path in owner.get("paths").and_then(Value::as_array).into_iter().flatten() {
             let text = path.as_str().unwrap_or_default().trim_start_matches('/');
-            let at = owner.get("file_offset_bytes").and_then(Value::as_u64).unwrap_or(0);
+            let at = owner.get("file_offset_bytes").and_then(Value::as_u64);
+            let at = at.map(|at| format!("@{at:#x}")).unwrap_or_default();
             let base = opened.locator.to_string();
-            out.line(format!("{}//{text}@{at:#x}", base.trim_end_matches('/')));
+            out.line(format!("{}//{text}{at}", base.trim_end_matches('/')));
         }
     }
     out.finish();

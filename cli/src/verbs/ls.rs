@@ -11,6 +11,9 @@ use adit_open::{At, Files, Opened};
 use serde_json::{Map, Value, json};
 use std::ffi::OsStr;
 
+/// How many unreadable nodes of one directory are reported one by one.
+const DAMAGED_SHOWN_MAX: usize = 3;
+
 /// Lists every path.
 pub fn run(session: &Session, ls: &Ls) -> u8 {
     let mut out = Out::new();
@@ -84,7 +87,10 @@ impl Listing<'_> {
         if !self.session.common.json {
             output::table(self.out, &["volume", ">start", ">size", "type", "label"], &rows);
             if !self.session.common.quiet && crate::output::on_terminal() {
-                eprintln!("to go on: adit ls {}//NAME", opened.locator.to_string().trim_end_matches('/'));
+                eprintln!(
+                    "to go on: adit ls {}//NAME",
+                    opened.locator.to_string().trim_end_matches('/')
+                );
             }
         }
         super::info::volumes_json(table)
@@ -140,7 +146,10 @@ impl Listing<'_> {
             self.text("");
             self.text(&format!("{}:", String::from_utf8_lossy(&inner)));
             if depth >= self.session.opener.options().limits.directory_depth_max {
-                self.problems(&inner, &[Error::limit("directory_depth_max", "the tree is too deep")]);
+                self.problems(
+                    &inner,
+                    &[Error::limit("directory_depth_max", "the tree is too deep")],
+                );
                 continue;
             }
             let (children, problems) =
@@ -176,24 +185,39 @@ impl Listing<'_> {
     }
 
     fn show(&mut self, listed: &[Listed]) {
-        for entry in listed {
-            if let Err(error) = &entry.metadata {
-                self.code = exit::worse(self.code, exit::PARTIAL);
-                let action = format!("read the node of {}", entry.entry.name);
-                output::fail(self.session.common.json, &action, error);
+        let damaged =
+            listed.iter().filter_map(|entry| Some((entry, entry.metadata.as_ref().err()?)));
+        for (count, (entry, error)) in damaged.enumerate() {
+            self.code = exit::worse(self.code, exit::PARTIAL);
+            if count == DAMAGED_SHOWN_MAX {
+                let left = listed.iter().filter(|entry| entry.metadata.is_err()).count() - count;
+                eprintln!(
+                    "… and {left} more names whose nodes cannot be read; `--json` tells of each"
+                );
+                break;
             }
+            let action = format!("read the node of {}", entry.entry.name);
+            output::fail(self.session.common.json, &action, error);
         }
         if self.session.common.json {
             return;
         }
         if self.ls.long {
-            let rows: Vec<_> = listed.iter().map(|entry| self.long_row(entry)).collect();
-            output::table(self.out, &[">", "", ">", ">", ">", ">", "", ""], &rows);
+            let mut rows: Vec<_> = listed.iter().map(|entry| self.long_row(entry)).collect();
+            let mut header = vec![">", "", ">", ">", ">", ">", "", ""];
+            if !self.ls.inode {
+                header.remove(0);
+                rows.iter_mut().for_each(|row| drop(row.remove(0)));
+            }
+            output::table(self.out, &header, &rows);
         } else {
             for entry in listed {
                 let slash = if entry.kind() == NodeKind::Directory { "/" } else { "" };
-                let node =
-                    if self.ls.inode { format!("{:>10} ", entry.entry.node.0) } else { String::new() };
+                let node = if self.ls.inode {
+                    format!("{:>10} ", entry.entry.node.0)
+                } else {
+                    String::new()
+                };
                 self.out.line(format!("{node}{}{slash}", entry.entry.name));
             }
         }
@@ -202,14 +226,27 @@ impl Listing<'_> {
     fn long_row(&self, listed: &Listed) -> Vec<String> {
         let name = match &listed.target {
             Some(target) => {
-                format!("{} -> {}", listed.entry.name, String::from_utf8_lossy(target).escape_debug())
+                format!(
+                    "{} -> {}",
+                    listed.entry.name,
+                    String::from_utf8_lossy(target).escape_debug()
+                )
             }
             None => listed.entry.name.to_string(),
         };
         let node = if self.ls.inode { listed.entry.node.0.to_string() } else { String::new() };
         let Ok(metadata) = &listed.metadata else {
             let unknown = || "?".to_owned();
-            return vec![node, "?".into(), unknown(), unknown(), unknown(), unknown(), unknown(), name];
+            return vec![
+                node,
+                "?".into(),
+                unknown(),
+                unknown(),
+                unknown(),
+                unknown(),
+                unknown(),
+                name,
+            ];
         };
         vec![
             node,

@@ -147,7 +147,8 @@ fn row_json(row: &Row) -> Value {
 }
 
 fn row_text(row: &Row) -> Vec<String> {
-    let length = if output::on_terminal() { human_bytes(row.length) } else { row.length.to_string() };
+    let length =
+        if output::on_terminal() { human_bytes(row.length) } else { row.length.to_string() };
     let at = row.place.as_ref().map_or(String::new(), |place| format!("{:#x}", place.1));
     let place = match (&row.place, &row.reason) {
         (Some(place), _) => place.0.clone(),

@@ -78,7 +78,8 @@ impl Tree<'_> {
         let mut values = Vec::new();
         let last = listed.len().saturating_sub(1);
         for (i, entry) in listed.iter().enumerate() {
-            let (branch, follow) = if i == last { ("└── ", "    ") } else { ("├── ", "│   ") };
+            let (branch, follow) =
+                if i == last { ("└── ", "    ") } else { ("├── ", "│   ") };
             self.line(&format!("{indent}{branch}{}", describe(entry)));
             let mut map = Map::new();
             put_bytes(&mut map, "name", entry.entry.name.as_bytes());
@@ -89,7 +90,12 @@ impl Tree<'_> {
             if entry.kind() == NodeKind::Directory {
                 self.counts.0 += 1;
                 if level < self.depth {
-                    match self.below(files, entry.entry.node, &format!("{indent}{follow}"), level + 1) {
+                    match self.below(
+                        files,
+                        entry.entry.node,
+                        &format!("{indent}{follow}"),
+                        level + 1,
+                    ) {
                         Ok(inside) => {
                             map.insert("entries".into(), inside);
                         }
@@ -117,10 +123,14 @@ fn describe(listed: &Listed) -> String {
     let name = &listed.entry.name;
     match (&listed.metadata, &listed.target) {
         (Err(_), _) => format!("{name}  [unreadable]"),
-        (Ok(_), Some(target)) => format!("{name} -> {}", String::from_utf8_lossy(target).escape_debug()),
+        (Ok(_), Some(target)) => {
+            format!("{name} -> {}", String::from_utf8_lossy(target).escape_debug())
+        }
         (Ok(metadata), None) => match metadata.kind {
             NodeKind::Directory => format!("{name}/"),
-            NodeKind::RawDevice => format!("{name}  [raw device of {}]", human_bytes(metadata.size_bytes)),
+            NodeKind::RawDevice => {
+                format!("{name}  [raw device of {}]", human_bytes(metadata.size_bytes))
+            }
             _ => {
                 let size = human_bytes(metadata.size_bytes);
                 let stored = human_bytes(metadata.allocated_bytes);

@@ -7,7 +7,7 @@ use crate::session::{Session, code_of};
 use crate::units::{human_bytes, moment};
 use adit_core::{Result, Severity, Timestamp};
 use adit_inventory::{
-    Inventory, LockHint, Location, Machine, MachineDisk, PowerState, SnapshotInfo, machines,
+    Inventory, Location, LockHint, Machine, MachineDisk, PowerState, SnapshotInfo, machines,
 };
 use serde_json::{Value, json};
 use std::ffi::OsStr;
@@ -25,7 +25,7 @@ fn list(session: &Session, path: &OsStr) -> Result<u8> {
     let lock_state = |node| {
         let lock = files.vmfs.as_ref()?.lock(node).ok()?;
         let owner = lock.holder().map(|holder| format!("{} {}", holder.host_uuid, holder.ip));
-        let held = lock.state == adit_vmfs::Hold::Held;
+        let held = lock.state == adit_vmfs::lock::Hold::Held;
         Some(LockHint { held, owner: owner.unwrap_or_default().trim_end().to_owned() })
     };
     let limits = &session.opener.options().limits;
@@ -47,7 +47,8 @@ fn list(session: &Session, path: &OsStr) -> Result<u8> {
         }
     }
     out.finish();
-    let missing = |machine: &Machine| machine.disks.iter().any(|disk| disk.present && !disk.complete);
+    let missing =
+        |machine: &Machine| machine.disks.iter().any(|disk| disk.present && !disk.complete);
     let partial = !inventory.problems.is_empty() || inventory.machines.iter().any(missing);
     Ok(exit::worse(code_of(&opened.notes), if partial { exit::PARTIAL } else { exit::GOOD }))
 }
@@ -64,11 +65,18 @@ fn text(out: &mut Out, inventory: &Inventory) {
         let mut line = |name: &str, value: String| out.line(format!("  {name:<10} {value}"));
         line("settings", machine.path.to_string());
         let memory = machine.memory_mib.map_or("?".into(), |mib| human_bytes(mib << 20));
-        line("guest", format!("{}, {} CPU, {memory} memory", printable(&machine.guest_os), machine.vcpus));
-        line("space", format!(
-            "{} provisioned, {} taken", human_bytes(machine.provisioned_bytes),
-            human_bytes(machine.allocated_bytes)
-        ));
+        line(
+            "guest",
+            format!("{}, {} CPU, {memory} memory", printable(&machine.guest_os), machine.vcpus),
+        );
+        line(
+            "space",
+            format!(
+                "{} provisioned, {} taken",
+                human_bytes(machine.provisioned_bytes),
+                human_bytes(machine.allocated_bytes)
+            ),
+        );
         if let Some(evidence) = machine.power.evidence.first() {
             line("power", evidence.clone());
         }
@@ -85,13 +93,17 @@ fn text(out: &mut Out, inventory: &Inventory) {
     }
     for disk in &inventory.orphan_disks {
         out.line(format!(
-            "no machine names  {}  ({}, {} taken)", disk.path, human_bytes(disk.size_bytes),
+            "no machine names  {}  ({}, {} taken)",
+            disk.path,
+            human_bytes(disk.size_bytes),
             human_bytes(disk.allocated_bytes)
         ));
     }
     for file in &inventory.orphan_extents {
         out.line(format!(
-            "no descriptor for {}  ({}, {} taken)", file.path, human_bytes(file.size_bytes),
+            "no descriptor for {}  ({}, {} taken)",
+            file.path,
+            human_bytes(file.size_bytes),
             human_bytes(file.allocated_bytes)
         ));
     }
@@ -116,7 +128,9 @@ fn disk_line(disk: &MachineDisk) -> String {
     if !disk.present {
         text.push_str(", detached");
     }
-    if !disk.complete && !matches!(disk.location, Location::Missing { .. } | Location::Elsewhere { .. }) {
+    if !disk.complete
+        && !matches!(disk.location, Location::Missing { .. } | Location::Elsewhere { .. })
+    {
         text.push_str(", INCOMPLETE");
     }
     text
@@ -134,5 +148,7 @@ fn snapshot_lines(out: &mut Out, snapshot: &SnapshotInfo, current: Option<u64>, 
 
 /// Text out of an image, harmless on a terminal.
 fn printable(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+    text.chars()
+        .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
+        .collect()
 }

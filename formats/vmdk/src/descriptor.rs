@@ -36,6 +36,8 @@ pub struct Descriptor {
     pub size_bytes: u64,
     /// What is odd about the text.
     pub notes: Vec<Finding>,
+    /// The bounds it was read under, which hold for its extents too.
+    pub(crate) limits: Limits,
 }
 
 /// One `key = value` line.
@@ -66,7 +68,7 @@ impl Descriptor {
             let detail = format!("the descriptor has {} bytes", text.len());
             return Err(Error::limit("text_bytes_max", detail));
         }
-        let mut descriptor = Descriptor::default();
+        let mut descriptor = Descriptor { limits: limits.clone(), ..Descriptor::default() };
         for (number, line) in (1u64..).zip(text.split(|&b| b == b'\n')) {
             descriptor.line(line.trim_ascii(), number, limits)?;
         }
@@ -92,12 +94,6 @@ impl Descriptor {
     /// Whether the disk was made thin: space is taken as the guest writes.
     pub fn thin(&self) -> bool {
         self.text("ddb.thinProvisioned").is_some_and(|value| value.trim() == "1")
-    }
-
-    /// Identity of the parent image, where a disk names its parent only so (VirtualBox).
-    pub fn parent_uuid(&self) -> Option<Cow<'_, str>> {
-        self.text("ddb.uuid.parent")
-            .filter(|uuid| uuid.chars().any(|c| c.is_ascii_hexdigit() && c != '0'))
     }
 
     /// The filter that encrypted the content, if one did.

@@ -110,9 +110,7 @@ impl GrainMap {
 fn follows(first: &Grain, end: u64, start: u64, next: Grain) -> bool {
     match (first, next) {
         (Grain::Absent, Grain::Absent) | (Grain::Zero, Grain::Zero) => true,
-        (Grain::At(at), Grain::At(then)) => {
-            at.checked_add(end.saturating_sub(start)) == Some(then)
-        }
+        (Grain::At(at), Grain::At(then)) => at.checked_add(end.saturating_sub(start)) == Some(then),
         _ => false,
     }
 }

@@ -9,9 +9,7 @@ use crate::layout::{
 };
 use crate::stream;
 use crate::tables::{Dialect, Tables};
-use adit_core::{
-    Disk, DiskExt, Error, ExtentMap, Finding, Mapped, Place, Problem, Result,
-};
+use adit_core::{Disk, DiskExt, Error, ExtentMap, Finding, Mapped, Place, Problem, Result};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -42,9 +40,8 @@ impl Hosted {
 
     fn parse(raw: HostedHeader) -> Result<Hosted> {
         let place = |field: &'static str| Place::new("extent header").field(field);
-        let bad = |field, detail: String| {
-            Err(Error::corrupt(Problem::BadValue, detail).at(place(field)))
-        };
+        let bad =
+            |field, detail: String| Err(Error::corrupt(Problem::BadValue, detail).at(place(field)));
         if &raw.magic != b"KDMV" {
             return Err(Error::corrupt(Problem::BadMagic, "it does not start with KDMV"));
         }

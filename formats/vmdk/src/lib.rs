@@ -3,11 +3,15 @@
 //! - [`probe`]: what a file is, from its first bytes.
 //! - [`Descriptor`]: the text, read with the tolerance real files need.
 //! - [`Descriptor::references`]: the files it names. This crate opens none of them.
-//! - [`open`]: the disk, once somebody has found those files. Flat extents and zeros are read;
-//!   sparse ones are refused by name.
+//! - [`open`]: the disk, once somebody has found those files. [`Descriptor::accepts_parent`]
+//!   tells whether a parent is the right one.
+//! - [`open_sparse`]: a sparse file that was opened by itself; [`embedded_descriptor`] is the
+//!   text in it.
 //!
 //! Files, in order: `probe` → `descriptor` (lines, with `extent` for the extent lines) →
-//! `reference` → `open`.
+//! `reference` and `parent` → `open`, which joins flat extents, zeros and what `sparse` opens:
+//! `hosted` (with `stream`), `cowd` and `sesparse` read headers (`layout`) and a `directory`;
+//! `grains` maps through `tables`, and `inflate` decodes grains.
 #![forbid(unsafe_code)]
 #![deny(
     clippy::arithmetic_side_effects,
@@ -19,17 +23,29 @@
 )]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
 
+mod cowd;
 mod descriptor;
+mod directory;
 mod extent;
+mod grains;
+mod hosted;
+mod inflate;
+mod layout;
 mod open;
+mod parent;
 mod probe;
 mod reference;
+mod sesparse;
+mod sparse;
+mod stream;
+mod tables;
 
 pub use descriptor::{Descriptor, Entry};
 pub use extent::{Access, ExtentLine, ExtentType};
 pub use open::{Opened, open};
 pub use probe::{Embedded, Kind, embedded, probe};
 pub use reference::{Purpose, Reference};
+pub use sparse::{SparseFacts, embedded_descriptor, open_sparse};
 
 /// Unit of every number in a descriptor. Unit: bytes.
 pub const SECTOR_BYTES: u64 = 512;

@@ -7,7 +7,7 @@ use crate::Descriptor;
 pub enum Purpose {
     /// It holds this extent.
     Extent(usize),
-    /// It is the parent's descriptor.
+    /// It is the parent's descriptor, or a sparse file that holds one.
     Parent,
     /// It lists changed blocks.
     ChangeTrack,
@@ -17,7 +17,7 @@ pub enum Purpose {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reference {
     /// The name as it stands, in the descriptor's own bytes: relative to the descriptor's
-    /// directory, or absolute.
+    /// directory, or absolute. Empty for a parent that is known by its identity alone.
     pub name: Vec<u8>,
     /// What it is needed for.
     pub purpose: Purpose,
@@ -33,15 +33,16 @@ impl Reference {
 impl Descriptor {
     /// Every file the descriptor names, extents first and in their order.
     ///
-    /// A parent is among them only if `parentCID` says that there is one.
+    /// A parent is among them only if the disk has one, and names it.
     pub fn references(&self) -> Vec<Reference> {
         let extents = self.extents.iter().enumerate().filter_map(|(index, extent)| {
             let name = extent.file.clone()?;
             Some(Reference { name, purpose: Purpose::Extent(index) })
         });
-        let named =
-            |name: &Option<Vec<u8>>, purpose| name.clone().map(|name| Reference { name, purpose });
-        let parent = self.parent_cid.and_then(|_| named(&self.parent_hint, Purpose::Parent));
-        extents.chain(parent).chain(named(&self.change_track_path, Purpose::ChangeTrack)).collect()
+        let change_track = self.change_track_path.clone();
+        let change_track =
+            change_track.map(|name| Reference { name, purpose: Purpose::ChangeTrack });
+        let parent = self.parent_reference().filter(|parent| !parent.name.is_empty());
+        extents.chain(parent).chain(change_track).collect()
     }
 }

@@ -1,0 +1,32 @@
+//! What each fuzz target does with its input. A target returns; a panic is a finding.
+//!
+//! [`TARGETS`] names them all, so that ordinary tests can replay every reproducer.
+#![forbid(unsafe_code)]
+
+mod patched;
+mod tables;
+mod text;
+mod vmfs;
+
+pub use tables::{lvm, partitions};
+pub use text::{locator, vmdk, vmsd, vmx};
+pub use vmfs::{descriptors, directories, heartbeats, journal, resources, superblock};
+
+/// A target: its name, and what it runs.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every target by name.
+pub const TARGETS: &[Target] = &[
+    ("partitions", partitions),
+    ("lvm", lvm),
+    ("superblock", superblock),
+    ("resources", resources),
+    ("descriptors", descriptors),
+    ("directories", directories),
+    ("journal", journal),
+    ("heartbeats", heartbeats),
+    ("locator", locator),
+    ("vmx", vmx),
+    ("vmsd", vmsd),
+    ("vmdk", vmdk),
+];
