@@ -7,7 +7,7 @@ use adit_core::{
 };
 use adit_testkit::vmfs::{Entry, Heartbeat, Mode, hash::colliding_names};
 use adit_testkit::{Memory, Vmfs as Maker};
-use adit_vmfs::Vmfs;
+use adit_vmfs::{FdAddress, Vmfs};
 use std::sync::{Arc, LazyLock};
 
 /// Ranges of the volume. Units: bytes.
@@ -59,7 +59,9 @@ fn base(maker: &Maker) -> Base {
     let limits = Limits::default();
     let mut walk = Walk::below(&*vmfs, vmfs.root(), &limits);
     let placed = |node, length: u64| -> Surface {
-        let disk = vmfs.open(node, &Fork::Data).expect("a file of the base volume");
+        let disk = FdAddress::of_node(node)
+            .and_then(|fd| vmfs.data(vmfs.descriptor(fd)?))
+            .expect("a file or directory of the base volume");
         let extents: Vec<_> = Extents::of(&disk, 0..length).flatten().collect();
         extents
             .iter()

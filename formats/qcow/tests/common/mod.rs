@@ -4,7 +4,7 @@
 use adit_core::{Disk, DiskExt, Error, Limits, MemoryDisk, Result};
 use adit_qcow::{Image, Parts};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::Arc;
 
 /// A folder, and the tools that make images in it.
@@ -29,10 +29,15 @@ impl Folder {
 
     /// Runs a tool in the folder; a tool that is missing fails the test.
     pub fn run(&self, tool: &str, args: &[&str]) {
-        let output = Command::new(tool).args(args).current_dir(self.0.path()).output();
-        let output = output.unwrap_or_else(|error| panic!("{tool} is needed: {error}"));
+        let output = self.output(tool, args);
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{tool} {args:?}: {said}");
+    }
+
+    /// Runs a tool whose exit code says nothing.
+    pub fn output(&self, tool: &str, args: &[&str]) -> Output {
+        let output = Command::new(tool).args(args).current_dir(self.0.path()).output();
+        output.unwrap_or_else(|error| panic!("{tool} is needed: {error}"))
     }
 
     pub fn qemu_img(&self, args: &str) {
