@@ -1,6 +1,6 @@
 //! Where findings go: each kind is counted, so that one cause cannot drown the others.
 
-use adit_core::{Finding, Interrupt, Result};
+use adit_core::{Finding, Interrupt, Result, Severity};
 use std::collections::BTreeMap;
 
 /// Findings of one code that are reported in full.
@@ -10,7 +10,7 @@ const EACH_MAX: u64 = 1000;
 pub(super) struct Report<'a> {
     out: &'a mut dyn FnMut(Finding),
     interrupt: &'a Interrupt,
-    counts: BTreeMap<&'static str, u64>,
+    counts: BTreeMap<&'static str, (u64, Severity)>,
 }
 
 impl<'a> Report<'a> {
@@ -20,8 +20,9 @@ impl<'a> Report<'a> {
 
     /// Passes a finding on, up to a thousand of each code.
     pub(super) fn add(&mut self, finding: Finding) {
-        let count = self.counts.entry(finding.code).or_default();
+        let (count, worst) = self.counts.entry(finding.code).or_insert((0, finding.severity));
         *count = count.saturating_add(1);
+        *worst = finding.severity.max(*worst);
         if *count <= EACH_MAX {
             (self.out)(finding);
         }
@@ -34,11 +35,11 @@ impl<'a> Report<'a> {
 
     /// Says how many findings were left out.
     pub(super) fn finish(self) {
-        for (code, count) in self.counts {
+        for (code, (count, worst)) in self.counts {
             let left_out = count.saturating_sub(EACH_MAX);
             if left_out > 0 {
                 let text = format!("{left_out} more of {code} are not listed");
-                (self.out)(Finding::error("vmfs-more", text));
+                (self.out)(Finding::new(worst, "vmfs-more", text));
             }
         }
     }

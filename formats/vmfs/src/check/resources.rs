@@ -5,7 +5,7 @@ use super::bits::Bits;
 use crate::cluster::{Cluster, ClusterMeta, LARGE_BLOCK_CONVERTED};
 use crate::layout::{CLUSTER_SIGNATURE, ClusterMeta6Raw};
 use crate::lock::LockKind;
-use crate::resource::{ResourceFile, ResourceKind};
+use crate::resource::{ResourceFile, ResourceHeader, ResourceKind};
 use crate::superblock::Version;
 use adit_core::bytes::{index, narrow, u32_le, wide};
 use adit_core::{Disk, DiskExt, Error, Extent, ExtentKind, Place, Problem, Result};
@@ -188,6 +188,9 @@ impl Checker<'_> {
             let text = format!("its last cluster ends at {end:#x}, the file at {size:#x}");
             self.error("vmfs-resource-short", place.clone(), text);
         }
+        if let Some(parent) = &file.parent {
+            self.child(parent, header, &place);
+        }
         let (what, expected) = match file.kind {
             ResourceKind::SubBlocks => ("sub-block size", superblock.sub_block_size.get()),
             ResourceKind::Descriptors => ("FD size", superblock.fd_size()),
@@ -199,6 +202,31 @@ impl Checker<'_> {
         if u64::from(raw.item_size) != expected {
             let text = format!("items have {} bytes, the {what} is {expected}", raw.item_size);
             self.error(CODE, place, text);
+        }
+    }
+
+    /// The SFB child repeats its parent's shape, and there is an SFB cluster for each LFB.
+    fn child(&mut self, parent: &ResourceHeader, child: &ResourceHeader, place: &Place) {
+        const CODE: &str = "vmfs-resource-header";
+        let pairs = [
+            ("items per cluster", child.raw.parent_items_per_cluster, parent.raw.items_per_cluster),
+            (
+                "clusters per group",
+                child.raw.parent_clusters_per_group,
+                parent.raw.clusters_per_group,
+            ),
+            ("group size", child.raw.parent_group_size, parent.raw.group_size),
+        ];
+        for (what, ours, theirs) in pairs {
+            if ours != theirs {
+                let text = format!("says {ours} of its parent's {what}, which is {theirs}");
+                self.error(CODE, place.clone(), text);
+            }
+        }
+        if child.clusters != parent.items {
+            let text =
+                format!("has {} clusters for {} large file blocks", child.clusters, parent.items);
+            self.error(CODE, place.clone(), text);
         }
     }
 

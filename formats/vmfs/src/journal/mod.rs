@@ -170,3 +170,178 @@ fn stands(wanted: &[u8], disk: &[u8]) -> bool {
         LockRaw { token: theirs.token, mode: 0, owner: [0; 16], mtime: theirs.mtime, ..ours };
     block.write(&mut released).is_ok() && released == disk
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::heartbeat::HeartbeatSlot;
+    use adit_core::MemoryDisk;
+
+    const JOURNAL: usize = 0x30_0000;
+    const TARGET: usize = 0x28_0000;
+
+    fn heartbeat() -> Heartbeat {
+        let mut raw = vec![0; 512];
+        raw[..4].copy_from_slice(&0xABCD_EF02u32.to_le_bytes());
+        raw[0x2c] = 1;
+        raw[0x64..0x6c].copy_from_slice(&(JOURNAL as u64).to_le_bytes());
+        Heartbeat { index: 3, offset: 0, slot: HeartbeatSlot::read(&raw).unwrap() }
+    }
+
+    fn put(volume: &mut [u8], at: usize, bytes: &[u8]) {
+        volume[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+
+    fn read(volume: &[u8], major: u32) -> Result<Journal> {
+        let disk = MemoryDisk::open("volume", volume.to_vec());
+        journal_of(disk.as_ref(), &heartbeat(), major, 0x10_0000).map(Option::unwrap)
+    }
+
+    /// A VMFS5 journal with one record of a sector, behind a first sector that is not zero.
+    fn five() -> Vec<u8> {
+        let mut volume = vec![0; 0x40_0000];
+        put(&mut volume, JOURNAL, &[9; 16]);
+        let mut record = vec![0; 32 + 512];
+        put(&mut record, 0, &[1, 0, 0, 0, 7]);
+        put(&mut record, 0x10, &(TARGET as u64).to_le_bytes());
+        put(&mut record, 0x18, &512u64.to_le_bytes());
+        record[32..].fill(0xaa);
+        put(&mut volume, JOURNAL + 0x204, &record);
+        volume
+    }
+
+    #[test]
+    fn a_vmfs5_journal_with_a_zero_first_sector_is_empty_whatever_follows() {
+        let mut volume = five();
+        volume[JOURNAL..JOURNAL + 512].fill(0);
+        let journal = read(&volume, 14).unwrap();
+        assert_eq!((journal.state, journal.records.len()), (JournalState::Empty, 0));
+    }
+
+    #[test]
+    fn a_vmfs5_record_is_found_and_compared_with_its_target() {
+        let mut volume = five();
+        let pending = read(&volume, 14).unwrap();
+        assert_eq!(pending.state, JournalState::Pending);
+        assert_eq!(pending.records[0].offset, JOURNAL as u64 + 0x204);
+        assert_eq!(pending.records[0].target, TARGET as u64);
+        assert_eq!(pending.note().unwrap().code, "vmfs-journal-pending");
+        volume[TARGET..TARGET + 512].fill(0xaa);
+        assert_eq!(read(&volume, 14).unwrap().state, JournalState::Finished);
+    }
+
+    /// A VMFS6 journal with one transaction: one lock, one whole block.
+    fn six() -> Vec<u8> {
+        let mut volume = vec![0; 0x40_0000];
+        put(&mut volume, JOURNAL, b"6JSF");
+        put(&mut volume, JOURNAL + 0x20, b"HJ6J");
+        put(&mut volume, JOURNAL + 0x204, &(JOURNAL as u64).to_le_bytes());
+        for slot in [1usize, 2] {
+            let at = JOURNAL + slot * 4096;
+            put(&mut volume, at, b"TO6J");
+            put(&mut volume, at + 4, &[slot as u8, 0]);
+            put(&mut volume, at + 8, &[slot as u8 + 0x40]);
+            put(&mut volume, at + 0x18, &[7]);
+        }
+        let first = JOURNAL + 4096;
+        put(&mut volume, first + 0x20, &[0x42]);
+        put(&mut volume, first + 0x30, &8192u32.to_le_bytes());
+        put(&mut volume, first + 0x38, &[5]);
+        put(&mut volume, first + 0x48, &[7]);
+        put(&mut volume, first + 0x50, &0x80u32.to_le_bytes());
+        put(&mut volume, first + 0x54, &0xa0u32.to_le_bytes());
+        put(&mut volume, first + 0x58, &[1, 0, 1, 0]);
+        put(&mut volume, first + 0x60, &[1, 0, 2, 0]);
+        put(&mut volume, first + 0x80, &0x80u32.to_le_bytes());
+        put(&mut volume, first + 0x8c, &(TARGET as u64 + 4096).to_le_bytes());
+        put(&mut volume, first + 0x94, &[9]);
+        put(&mut volume, first + 0xa0, &0xa0u32.to_le_bytes());
+        put(&mut volume, first + 0xa8, &[4, 1]);
+        put(&mut volume, first + 0xac, &(TARGET as u64).to_le_bytes());
+        put(&mut volume, first + 0xb8, &4096u32.to_le_bytes());
+        put(&mut volume, first + 0xbc, &600u32.to_le_bytes());
+        put(&mut volume, first + 0xc2, &[1]);
+        volume[first + 0xc8..first + 0xc8 + 600].fill(0x55);
+        volume
+    }
+
+    /// The lock the transaction names, as the disk has it.
+    fn lock(volume: &mut [u8], token: u8, mode: u8) {
+        put(volume, TARGET + 4096, &0x10C0_0005u32.to_le_bytes());
+        put(volume, TARGET + 4096 + 0x14, &[5]);
+        put(volume, TARGET + 4096 + 0x1c, &[token]);
+        put(volume, TARGET + 4096 + 0x24, &[mode]);
+    }
+
+    #[test]
+    fn a_transaction_is_pending_while_its_lock_is_held_and_its_block_is_not_written() {
+        let mut volume = six();
+        lock(&mut volume, 9, 1);
+        assert_eq!(read(&volume, 24).unwrap().state, JournalState::Pending);
+        lock(&mut volume, 10, 0);
+        let differs = read(&volume, 24).unwrap();
+        assert_eq!(differs.state, JournalState::Differs);
+        assert_eq!(differs.note().unwrap().code, "vmfs-journal-differs");
+        volume[TARGET..TARGET + 600].fill(0x55);
+        assert_eq!(read(&volume, 24).unwrap().state, JournalState::Finished);
+    }
+
+    #[test]
+    fn an_idle_first_slot_is_an_empty_journal() {
+        let mut volume = six();
+        put(&mut volume, JOURNAL + 4096 + 4, &[0xff, 0xff]);
+        assert_eq!(read(&volume, 24).unwrap().state, JournalState::Empty);
+    }
+
+    #[test]
+    fn slots_of_different_transactions_or_checksums_are_an_incomplete_one() {
+        for at in [JOURNAL + 8192 + 0x18, JOURNAL + 4096 + 0x20, JOURNAL + 8192 + 4] {
+            let mut volume = six();
+            volume[at] ^= 0x10;
+            let state = read(&volume, 24).unwrap().state;
+            assert!(matches!(state, JournalState::Incomplete(_)), "{at:#x} {state:?}");
+        }
+    }
+
+    #[test]
+    fn records_that_loop_or_leave_the_transaction_are_corrupt() {
+        let first = JOURNAL + 4096;
+        let cases: [(usize, [u8; 4]); 6] = [
+            (first + 0xa4, [0xa0, 0, 0, 0]),
+            (first + 0x54, [0xff; 4]),
+            (first + 0xbc, [0xff, 0xff, 0, 0]),
+            (first + 0xb8, [0xff; 4]),
+            (first + 0xa8, [9, 1, 0, 0]),
+            (first + 0xc2, [3, 0, 0, 0]),
+        ];
+        for (at, bytes) in cases {
+            let mut volume = six();
+            put(&mut volume, at, &bytes);
+            let error = read(&volume, 24).unwrap_err();
+            assert_eq!(error.kind(), adit_core::Kind::Corrupt, "{at:#x}");
+        }
+        let mut volume = six();
+        put(&mut volume, JOURNAL, b"XXXX");
+        assert_eq!(read(&volume, 24).unwrap_err().problem(), Problem::BadMagic);
+    }
+
+    #[test]
+    fn a_lock_block_that_was_released_since_still_counts_as_written() {
+        let mut wanted = vec![0; 4096];
+        put(&mut wanted, 0, &0x10C0_0001u32.to_le_bytes());
+        put(&mut wanted, 0x1c, &[7]);
+        put(&mut wanted, 0x24, &[1]);
+        wanted[0x28..0x38].fill(3);
+        let mut disk = wanted.clone();
+        put(&mut disk, 0x1c, &[8]);
+        put(&mut disk, 0x24, &[0]);
+        disk[0x28..0x38].fill(0);
+        disk[0x38] = 99;
+        assert!(stands(&wanted, &disk));
+        disk[0x0c] ^= 1;
+        assert!(!stands(&wanted, &disk));
+        disk[0x0c] ^= 1;
+        put(&mut disk, 0x1c, &[9]);
+        assert!(!stands(&wanted, &disk));
+    }
+}

@@ -1,13 +1,16 @@
-//! The way back: from a byte of the volume to what owns it, and from an FD to its names.
+//! The way back: from a byte of the volume to what owns it.
+
+mod geometry;
+mod search;
 
 use crate::address::{FdAddress, Target};
 use crate::descriptor::{Addressing, FileDescriptor};
 use crate::layout::{HEARTBEAT_OFFSET, SUPERBLOCK_OFFSET};
-use crate::pointers::Pointers;
-use crate::resource::{ResourceFile, ResourceKind};
+use crate::resource::ResourceKind;
 use crate::superblock::Version;
 use crate::vmfs::Vmfs;
 use adit_core::{DiskExt, NodeId, Result};
+use geometry::{Part, part_at};
 use std::sync::Arc;
 
 /// What a byte of the volume belongs to.
@@ -238,41 +241,6 @@ impl Vmfs {
         (fd.file_type == crate::FileType::System && !fd.is_directory()).then_some(fd)
     }
 
-    /// Where in the file `fd` byte `within` of a block is: as data at an offset of the file, or
-    /// as pointers.
-    fn find_in(
-        &self,
-        fd: &FileDescriptor,
-        target: Target,
-        within: u64,
-    ) -> Result<Option<(NodeId, Option<u64>)>> {
-        if fd.addressing.levels().is_none() {
-            return Ok(None);
-        }
-        let block_size = fd.block_size()?;
-        let large = self.superblock().large_block_size;
-        for pointer in Pointers::of(self, fd)? {
-            // What cannot be read cannot be found either; the rest of the file still can.
-            let Ok(pointer) = pointer else { continue };
-            if pointer.address.target != target {
-                continue;
-            }
-            if pointer.level > 0 {
-                return Ok(Some((fd.address.node(), None)));
-            }
-            let at = pointer.index.saturating_mul(block_size.get());
-            if !matches!(target, Target::LargeBlock(_)) {
-                return Ok(Some((fd.address.node(), at.checked_add(within))));
-            }
-            // All slots inside one large block carry its address: take the right one.
-            let tail = within % block_size;
-            if (at % large).checked_add(tail) == Some(within) {
-                return Ok(Some((fd.address.node(), at.checked_add(tail))));
-            }
-        }
-        Ok(None)
-    }
-
     /// What stands at a byte of a resource file.
     fn in_resource(&self, kind: ResourceKind, at: u64) -> Result<Owner> {
         let kinds: &[ResourceKind] = match kind {
@@ -349,112 +317,4 @@ impl Vmfs {
         }
         Ok(owner)
     }
-
-    fn search(
-        &self,
-        mut candidates: impl Iterator<Item = FdAddress>,
-        target: Target,
-        within: u64,
-    ) -> Result<Option<(NodeId, Option<u64>)>> {
-        candidates
-            .find_map(|address| {
-                let fd = self.descriptor(address).ok()?;
-                self.find_in(&fd, target, within).transpose()
-            })
-            .transpose()
-    }
-
-    fn journal_owner(&self, target: Target) -> Option<u32> {
-        let slots = self.heartbeats().ok()?;
-        slots.iter().filter(|slot| slot.journal_offset().is_some()).find_map(|slot| {
-            let address = self.parse_address(slot.slot.journal_address.into()).ok()??;
-            (address.target == target).then_some(slot.index)
-        })
-    }
-
-    /// VMFS6 bitmaps name owners: who to ask first.
-    fn candidates(&self, target: Target) -> Option<Vec<FdAddress>> {
-        let words = match target {
-            Target::SmallBlock { cluster, .. } => {
-                let cluster = self.cluster(ResourceKind::FileBlocks, cluster).ok()?;
-                (1..216).map_while(|slot| cluster.affinity(slot)).map(|(fd, ..)| fd).collect()
-            }
-            Target::SubBlock { cluster, item } => {
-                vec![self.cluster(ResourceKind::SubBlocks, cluster).ok()?.owner(item)?]
-            }
-            Target::PointerBlock2 { cluster, item } => {
-                vec![self.cluster(ResourceKind::PointerBlocks2, cluster).ok()?.owner(item)?]
-            }
-            _ => return None,
-        };
-        let words: Vec<u32> = words;
-        Some(words.into_iter().filter_map(|word| FdAddress::parse(word).ok()).collect())
-    }
-
-    /// Every FD the bitmap says is in use.
-    pub(crate) fn descriptors_in_use(&self) -> Result<Vec<FdAddress>> {
-        let file = self.resource(ResourceKind::Descriptors)?;
-        let mut found = Vec::new();
-        for cluster in self.clusters(ResourceKind::Descriptors)? {
-            let Ok(cluster) = cluster else { continue };
-            for item in 0..file.header.items_in(cluster.number) {
-                if cluster.is_free(item) != Some(false) {
-                    continue;
-                }
-                let parts = u32::try_from(cluster.number).ok().zip(u32::try_from(item).ok());
-                found.extend(parts.and_then(|(cluster, item)| FdAddress::new(cluster, item)));
-            }
-        }
-        Ok(found)
-    }
-}
-
-/// What a byte of a resource file is.
-enum Part {
-    Header,
-    Lock(u64),
-    Meta(u64),
-    /// Cluster, item, byte within it.
-    Item(u64, u64, u64),
-}
-
-/// The reverse of the file's geometry; nothing for room between structures.
-fn part_at(file: &ResourceFile, metadata_size: u64, at: u64) -> Option<Part> {
-    let header_end = file.header_offset.checked_add(128)?;
-    if (file.header_offset..header_end).contains(&at) {
-        return Some(Part::Header);
-    }
-    // Entries of the SFB child stand where the parent has its items.
-    let shape = file.parent.as_ref().unwrap_or(&file.header);
-    let group_size = u64::from(shape.raw.group_size);
-    let within_groups = at.checked_sub(shape.raw.group_offset.into())?;
-    let group = within_groups.checked_div(group_size)?;
-    let within = within_groups.checked_rem(group_size)?;
-    let entries = shape.clusters_per_group.get().checked_mul(file.entry_size)?;
-    let (first, within) = match (&file.parent, within.checked_sub(entries)) {
-        (Some(parent), Some(within)) => {
-            let per_group =
-                parent.items_per_cluster.get().checked_mul(shape.clusters_per_group.get())?;
-            (group.checked_mul(per_group)?, within)
-        }
-        (Some(_), None) => return None,
-        (None, None) => (group.checked_mul(shape.clusters_per_group.get())?, within),
-        (None, Some(within)) => {
-            let size = u64::from(shape.raw.item_size);
-            let number = within.checked_div(size)?;
-            let first = group.checked_mul(shape.clusters_per_group.get())?;
-            let cluster = first.checked_add(number / shape.items_per_cluster)?;
-            let item = number % shape.items_per_cluster;
-            let exists = item < shape.items_in(cluster) && file.parent.is_none();
-            // LFB "items" are the entries of the child.
-            let real = file.kind != ResourceKind::LargeBlocks && exists;
-            return real.then_some(Part::Item(cluster, item, within.checked_rem(size)?));
-        }
-    };
-    let cluster = first.checked_add(within.checked_div(file.entry_size)?)?;
-    if cluster >= file.header.clusters {
-        return None;
-    }
-    let lock = within.checked_rem(file.entry_size)? < metadata_size;
-    Some(if lock { Part::Lock(cluster) } else { Part::Meta(cluster) })
 }
