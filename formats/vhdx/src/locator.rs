@@ -106,8 +106,13 @@ impl Locator {
             let name = utf16(raw).into_bytes();
             let identity = ParentIdentity { data_write_guid: linkage };
             let purpose = Purpose::Parent;
-            (!name.is_empty())
-                .then(|| Reference { name, raw: raw.to_vec(), source, purpose, identity })
+            (!name.is_empty()).then(|| Reference {
+                name,
+                raw: raw.to_vec(),
+                source,
+                purpose,
+                identity,
+            })
         });
         Ok(Locator { linkage, linkage2, references: references.collect() })
     }

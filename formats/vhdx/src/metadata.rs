@@ -65,7 +65,9 @@ impl Metadata {
                 notes.push(Finding::warning("vhdx-parent-ignored", text));
                 None
             }
-            (true, locator) => Some(Locator::parse(required(locator.as_deref(), "parent locator")?)?),
+            (true, locator) => {
+                Some(Locator::parse(required(locator.as_deref(), "parent locator")?)?)
+            }
         };
         Ok(Metadata {
             block_bytes,

@@ -3,8 +3,8 @@
 use crate::crc32c::crc32c_without;
 use crate::header::Header;
 use crate::layout::{
-    MIB, REGION_BAT, REGION_METADATA, REGION_TABLE_OFFSETS, RawRegion, RawRegionTable,
-    TABLE_BYTES, TABLE_ENTRIES_MAX,
+    MIB, REGION_BAT, REGION_METADATA, REGION_TABLE_OFFSETS, RawRegion, RawRegionTable, TABLE_BYTES,
+    TABLE_ENTRIES_MAX,
 };
 use adit_core::bytes::index;
 use adit_core::{Disk, DiskExt, Error, Finding, Place, Problem, Result, guid};
@@ -62,8 +62,8 @@ impl Regions {
                 return Err(Error::unsupported(format!("the required region {name} is not known"))
                     .at(place));
             }
-            let range = entry.file_offset
-                ..entry.file_offset.saturating_add(u64::from(entry.length));
+            let range =
+                entry.file_offset..entry.file_offset.saturating_add(u64::from(entry.length));
             if !range.start.is_multiple_of(MIB) {
                 let text = format!("starts at byte {:#x}, inside a MiB", range.start);
                 return Err(Error::corrupt(Problem::Misaligned, text).at(place));
