@@ -77,6 +77,7 @@ pub(crate) fn open(
         metadata: vec![header_range, directory.range()],
         directory,
         redundant: None,
+        redundant_sound: false,
         read_both: false,
         entries_per_table: COWD_TABLE_ENTRIES.into(),
         entry_bytes: 4,

@@ -193,6 +193,7 @@ fn with_directory(
         metadata: metadata(header, &directory, redundant.as_ref()),
         directory,
         redundant,
+        redundant_sound: false,
         read_both: header.raw.unclean != 0,
         entries_per_table: header.entries,
         entry_bytes: 4,
@@ -234,18 +235,24 @@ fn compare(tables: &mut Tables) -> Option<Finding> {
         return Some(Finding::error("vmdk-redundant-directory", text));
     }
     let (mut damaged, mut place) = (0u64, None);
+    let (mut sound, mut used) = (true, false);
     for index in 0..first.entries() {
         let (ours, theirs) = (first.entry(index), redundant.entry(index));
-        let ours_bad = !tables.plausible(ours) || ours == 0;
-        if ours_bad && theirs != 0 && tables.plausible(theirs) {
+        let plausible = tables.plausible(theirs);
+        sound &= plausible;
+        used |= theirs != 0;
+        if !tables.plausible(ours) || (ours == 0 && theirs != 0 && plausible) {
             damaged = damaged.saturating_add(1);
             place.get_or_insert_with(|| first.place(index));
         }
     }
+    // One that is all zeros may have been wiped.
+    let (entries, sound) = (first.entries(), sound && used);
+    tables.redundant_sound = sound;
     let text = format!(
-        "{damaged} of {} grain tables are known to the redundant grain directory alone, \
-         which is used for them",
-        first.entries()
+        "{damaged} of {entries} entries of the grain directory are damaged, \
+         and taken from the redundant one, which is {}",
+        if sound { "whole" } else { "damaged too" }
     );
     let note = Finding::error("vmdk-directory-damaged", text).at(place?);
     Some(note.advise("copy the disk while it can still be read"))

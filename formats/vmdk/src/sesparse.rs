@@ -190,6 +190,7 @@ pub(crate) fn open(
         dialect: Dialect::SeSparse { tables: areas.tables.clone(), grains: areas.grains.clone() },
         directory,
         redundant: None,
+        redundant_sound: false,
         read_both: false,
         entries_per_table: SESPARSE_TABLE_ENTRIES.into(),
         entry_bytes: 8,

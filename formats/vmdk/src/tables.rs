@@ -37,6 +37,8 @@ pub(crate) struct Tables {
     pub directory: Directory,
     /// The second directory, with tables of its own.
     pub redundant: Option<Directory>,
+    /// Whether everything in the second directory is plausible, so that what it lacks is absent.
+    pub redundant_sound: bool,
     /// Whether the second table is read each time, because the extent was not closed.
     pub read_both: bool,
     pub entries_per_table: u64,
@@ -126,7 +128,10 @@ impl Tables {
         match values {
             [0, 0] => Ok(Vec::new()),
             [0, copy] => self.read_one(copy, index, redundant),
-            [value, 0] => self.read_one(value, index, Some(&self.directory)),
+            [value, 0] => match self.read_one(value, index, Some(&self.directory)) {
+                Err(_) if self.redundant_sound && !self.plausible(value) => Ok(Vec::new()),
+                table => table,
+            },
             [value, copy] => match self.read_one(value, index, Some(&self.directory)) {
                 Ok(table) if self.is_whole(&table) => Ok(table),
                 Ok(table) => Ok(match self.read_one(copy, index, redundant) {
@@ -169,11 +174,14 @@ impl Tables {
         if table.is_empty() || copy.is_empty() {
             return if table.is_empty() { copy.to_vec() } else { table };
         }
+        let bad = |slot| matches!(self.grain(self.entry(copy, slot)), Grain::Bad(..));
+        // A copy without fault is believed where it says "absent", unless it may be late.
+        let sound = !self.read_both && !(0..self.entries_per_table).any(bad);
         let choose = |slot| {
             let (ours, theirs) = (self.entry(&table, slot), self.entry(copy, slot));
             match (self.grain(ours), self.grain(theirs)) {
                 (Grain::Absent | Grain::Bad(..), Grain::Zero | Grain::At(_)) => theirs,
-                (Grain::Bad(..), Grain::Absent) => ours,
+                (Grain::Bad(..), Grain::Absent) if sound => theirs,
                 _ => ours,
             }
         };
