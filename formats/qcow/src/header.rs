@@ -28,6 +28,16 @@ pub enum Encryption {
     Luks,
 }
 
+impl Encryption {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Encryption::Aes => "AES",
+            Encryption::Luks => "LUKS",
+        }
+    }
+}
+
 /// An L1 table: where it is, and how many entries it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct L1Place {

@@ -3,12 +3,12 @@
 use crate::bitmap::{self, Bitmap};
 use crate::codec::{Codec, Compression};
 use crate::header::{Encryption, Header, L1Place, check_l1};
-use crate::layout::{autoclear, compatible, incompatible};
+use crate::layout::{autoclear, incompatible};
 use crate::map::QcowMap;
 use crate::snapshot::{self, Snapshot};
 use crate::table::Tables;
 use adit_core::bytes::narrow;
-use adit_core::{Disk, DiskExt, Error, Finding, Limits, Mapped, Place, Problem, Result};
+use adit_core::{Disk, DiskExt, Error, Limits, Mapped, Place, Problem, Result};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -69,7 +69,7 @@ pub struct Image {
     file: Arc<dyn Disk>,
     limits: Limits,
     pub(crate) header: Header,
-    backing_name: Option<Vec<u8>>,
+    pub(crate) backing_name: Option<Vec<u8>>,
 }
 
 impl Image {
@@ -179,61 +179,6 @@ impl Image {
         bitmap::dirty(file, bitmap, self.header.cluster, self.header.size_bytes, report)
     }
 
-    /// What is worth saying about the image.
-    pub fn notes(&self) -> Vec<Finding> {
-        let mut notes = Vec::new();
-        let header = &self.header;
-        if header.needs(incompatible::DIRTY) {
-            notes.push(
-                Finding::info("qcow-dirty", "was not closed, so its refcounts may be wrong")
-                    .advise("reading is not affected; repair it before anything writes to it"),
-            );
-        }
-        if header.needs(incompatible::CORRUPT) {
-            notes.push(
-                Finding::warning("qcow-corrupt", "a writer found it damaged and marked it so")
-                    .advise("check it, and compare what matters with a backup"),
-            );
-        }
-        if header.refcount_table.end > self.file.size_bytes() {
-            notes.push(
-                Finding::warning("qcow-refcounts-missing", "the file ends before its refcounts")
-                    .at(Place::new("refcount table").byte(header.refcount_table.start))
-                    .advise("reading is not affected; but the file may have been cut short"),
-            );
-        }
-        if self.backing_name.is_some() && header.extensions.backing_format.is_none() {
-            notes.push(Finding::warning(
-                "qcow-backing-format-missing",
-                "the format of the backing file is not stored and can only be guessed",
-            ));
-        }
-        let bitmaps = header.extensions.bitmaps.as_ref().map_or(0, |place| place.nb_bitmaps);
-        if bitmaps > 0 && header.autoclear & autoclear::BITMAPS == 0 {
-            notes.push(
-                Finding::warning(
-                    "qcow-bitmaps-stale",
-                    format!("{bitmaps} bitmaps: a program that does not know them wrote later"),
-                )
-                .advise("make the next backup a full one"),
-            );
-        }
-        if !header.extensions.unknown.is_empty() {
-            let list: Vec<String> = header
-                .extensions
-                .unknown
-                .iter()
-                .take(8)
-                .map(|kind| format!("{kind:#010x}"))
-                .collect();
-            notes.push(Finding::info(
-                "qcow-extension-unknown",
-                format!("header extensions that are not known: {}", list.join(", ")),
-            ));
-        }
-        notes
-    }
-
     /// 1, 2 or 3.
     pub fn version(&self) -> u32 {
         self.header.version
@@ -270,40 +215,6 @@ impl Image {
             && self.header.autoclear & autoclear::DATA_FILE_RAW != 0
     }
 
-    /// What the header says, in words, for `info`: label and value.
-    pub fn facts(&self) -> Vec<(&'static str, String)> {
-        let header = &self.header;
-        let yes = |set: bool| if set { "yes" } else { "no" }.to_owned();
-        let mut facts = vec![
-            ("version", header.version.to_string()),
-            ("cluster size", format!("{} bytes", header.cluster.size())),
-        ];
-        if let Some(encryption) = header.encryption {
-            facts.push(("encryption", encryption_word(encryption).to_owned()));
-        }
-        if header.version > 1 {
-            facts.push(("compression", header.compression.word().to_owned()));
-            facts.push(("refcounts", format!("{} bits", header.refcount_bits)));
-            facts.push(("snapshots", header.snapshots.to_string()));
-        }
-        if header.version > 2 {
-            let bitmaps = header.extensions.bitmaps.as_ref().map_or(0, |place| place.nb_bitmaps);
-            let lazy = header.compatible & compatible::LAZY_REFCOUNTS != 0;
-            facts.push(("extended L2", yes(header.needs(incompatible::EXTENDED_L2))));
-            facts.push(("lazy refcounts", yes(lazy)));
-            facts.push(("bitmaps", bitmaps.to_string()));
-        }
-        for reference in self.references() {
-            let format = reference.format.as_deref().map(String::from_utf8_lossy);
-            let text = format!("{} ({})", reference.text(), format.unwrap_or("no format".into()));
-            facts.push(match reference.purpose {
-                Purpose::Backing => ("backing file", text),
-                Purpose::Data => ("data file", text),
-            });
-        }
-        facts
-    }
-
     pub(crate) fn file(&self) -> &Arc<dyn Disk> {
         &self.file
     }
@@ -321,7 +232,7 @@ impl Image {
         parts: Parts,
     ) -> Result<Arc<dyn Disk>> {
         if let Some(encryption) = self.header.encryption {
-            let word = encryption_word(encryption);
+            let word = encryption.word();
             return Err(Error::unsupported(format!("the image is encrypted ({word})"))
                 .at(Place::new("QCOW header").field("crypt_method"))
                 .advise("decrypt it first: `qemu-img convert` does, given the pass phrase"));
@@ -344,13 +255,6 @@ impl Image {
             data,
             backing,
         })))
-    }
-}
-
-fn encryption_word(encryption: Encryption) -> &'static str {
-    match encryption {
-        Encryption::Aes => "AES",
-        Encryption::Luks => "LUKS",
     }
 }
 

@@ -8,7 +8,7 @@
 //! - [`Image::bitmaps`], [`Image::dirty`]: which ranges were written since a backup.
 //!
 //! Files, in order: `layout` (structures) → `header` with `extension` and `feature` → `image` →
-//! `snapshot`, `bitmap`; and the way of a byte: `map` → `table` (L1, L2) → `entry` → `codec`.
+//! `snapshot`, `bitmap`, `facts`; and the way of a byte: `map` → `table` (L1, L2) → `entry` → `codec`.
 //! `power` is the arithmetic of power-of-two units.
 #![forbid(unsafe_code)]
 #![deny(
@@ -25,6 +25,7 @@ mod bitmap;
 mod codec;
 mod entry;
 mod extension;
+mod facts;
 mod feature;
 mod header;
 mod image;
