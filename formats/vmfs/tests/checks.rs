@@ -217,6 +217,31 @@ fn a_heartbeat_that_stands_elsewhere_or_in_no_known_state_is_found() {
 }
 
 #[test]
+fn what_is_free_must_name_no_owner() {
+    let mut image = populated(Maker::six()).in_memory();
+    image.write(0x30_0000 + 4096 * 7 + 0x1c, &[1]);
+    image.write(image.fd_at("web01/web01.vmx") + 0x28, &[1]);
+    let found = codes(&image);
+    assert_eq!(found, BTreeSet::from(["vmfs-heartbeat-leftover", "vmfs-lock-owner"]));
+}
+
+#[test]
+fn a_small_block_bitmap_that_disagrees_with_its_parent_is_found() {
+    let mut image = populated(Maker::six()).in_memory();
+    let fs = open(&image).unwrap();
+    let file = fs.resource(adit_vmfs::ResourceKind::FileBlocks).unwrap();
+    let (at, _) =
+        fs.resource_run(adit_vmfs::ResourceKind::FileBlocks, file.header_offset, 1).unwrap();
+    for (field, what) in [(0x3c, "clusters per group"), (0x54, "converted")] {
+        let old = image.read(at + field, 1);
+        image.write(at + field, &[old[0] ^ 1]);
+        let found = findings(&image);
+        assert!(found.iter().any(|f| f.text.contains(what)), "{field:#x} {found:?}");
+        image.write(at + field, &old);
+    }
+}
+
+#[test]
 fn a_superblock_that_names_another_place_for_a_system_fd_is_found() {
     let mut image = populated(Maker::six()).in_memory();
     image.write(0x20_0000 + 0x105, &[1]);

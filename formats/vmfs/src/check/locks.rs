@@ -28,6 +28,11 @@ impl Checker<'_> {
             let text = format!("says it stands at byte {:#x}", slot.slot.offset);
             self.error("vmfs-heartbeat-offset", slot.place(), text);
         }
+        let leftover = slot.slot.owner != [0; 16] || slot.slot.journal_address != 0;
+        if slot.state() == HeartbeatState::Free && leftover {
+            let text = "is free and still names a host or a journal";
+            self.warning("vmfs-heartbeat-leftover", slot.place(), text);
+        }
         if let HeartbeatState::Unknown(state) = slot.state() {
             let text = format!("state {state:#010x} is neither free nor in use");
             self.error("vmfs-heartbeat-state", slot.place(), text);
@@ -50,6 +55,10 @@ impl Checker<'_> {
             let text = format!("lock mode {mode} is unknown");
             self.error("vmfs-lock-mode", place.clone(), text);
             return;
+        }
+        if lock.mode == 0 && lock.owner != [0; 16] {
+            let text = "its lock is free and still names a host as its owner";
+            self.warning("vmfs-lock-owner", place.clone(), text);
         }
         let state = lock.judge(self.region(), &self.heartbeats);
         if state.state == Hold::Stale {

@@ -188,6 +188,10 @@ impl Checker<'_> {
             let text = format!("its last cluster ends at {end:#x}, the file at {size:#x}");
             self.error("vmfs-resource-short", place.clone(), text);
         }
+        if self.six && raw.version != 1 {
+            let text = format!("has version {}, not 1", raw.version);
+            self.warning(CODE, place.clone(), text);
+        }
         if let Some(parent) = &file.parent {
             self.child(parent, header, &place);
         }
@@ -216,12 +220,18 @@ impl Checker<'_> {
                 parent.raw.clusters_per_group,
             ),
             ("group size", child.raw.parent_group_size, parent.raw.group_size),
+            ("group offset", child.raw.group_offset, parent.raw.group_offset),
         ];
         for (what, ours, theirs) in pairs {
             if ours != theirs {
                 let text = format!("says {ours} of its parent's {what}, which is {theirs}");
                 self.error(CODE, place.clone(), text);
             }
+        }
+        let per_cluster = self.fs.superblock().small_blocks_per_cluster();
+        if child.items_per_cluster.get() != per_cluster {
+            let text = format!("clusters of {} blocks, not {per_cluster}", child.items_per_cluster);
+            self.error(CODE, place.clone(), text);
         }
         if child.clusters != parent.items {
             let text =
