@@ -79,7 +79,7 @@ impl Tables {
 
     /// For asking about several tables in a row.
     pub fn probe(&self) -> Probe<'_> {
-        Probe { tables: self, holes: [0..0, 0..0] }
+        Probe { tables: self, zeros: [0..0, 0..0], streak: 0 }
     }
 
     fn table_bytes(&self) -> u64 {
@@ -242,37 +242,65 @@ fn rotated(value: u64) -> u64 {
     ((value >> 48) & 0xfff) | ((value & 0xffff_ffff_ffff) << 12)
 }
 
-/// Asks whether tables are empty without reading them, remembering what is not stored.
+/// Asks whether tables in a row are empty, reading as little and as seldom as it can.
 #[derive(Debug)]
 pub(crate) struct Probe<'a> {
     tables: &'a Tables,
-    /// Holes of the file that were seen last: for the tables, and for their copies.
-    holes: [Range<u64>; 2],
+    /// Zeros of the file that were seen last: for the tables, and for their copies.
+    zeros: [Range<u64>; 2],
+    /// Tables that had to be read and were empty.
+    streak: u32,
 }
 
 impl Probe<'_> {
     /// Whether table `index` exists and surely says nothing.
     pub fn is_empty(&mut self, index: u64) -> bool {
-        let (first, second) = (&self.tables.directory, self.tables.redundant.as_ref());
-        if index >= first.entries() {
+        if index >= self.tables.directory.entries() {
             return false;
         }
+        if self.all_zeros(index, is_hole) {
+            return true;
+        }
+        if self.streak < 4 {
+            self.streak = self.streak.saturating_add(1);
+            return self.tables.load(index).is_ok_and(|table| table.is_empty());
+        }
+        // Some products write every table when they create a disk.
+        self.all_zeros(index, leading_zeros)
+    }
+
+    /// Whether the table and its copy, where they exist, are zeros by what is known or `find`s.
+    fn all_zeros(&mut self, index: u64, find: Find) -> bool {
+        let (first, second) = (&self.tables.directory, self.tables.redundant.as_ref());
         let values = [first.entry(index), second.map_or(0, |directory| directory.entry(index))];
         let length = self.tables.table_bytes();
-        values.iter().zip(&mut self.holes).all(|(&value, hole)| {
+        values.iter().zip(&mut self.zeros).all(|(&value, zeros)| {
             if value == 0 {
                 return true;
             }
             let Ok(at) = self.tables.table_at(value) else { return false };
-            if hole.start <= at && at.saturating_add(length) <= hole.end {
+            if zeros.start <= at && at.saturating_add(length) <= zeros.end {
                 return true;
             }
-            is_hole(&self.tables.file, at, length).is_some_and(|found| {
-                *hole = found;
+            find(&self.tables.file, at, length).is_some_and(|found| {
+                *zeros = found;
                 true
             })
         })
     }
+}
+
+/// Finds zeros in a file from an offset on, if there are at least so many bytes of them.
+type Find = fn(&Arc<dyn Disk>, u64, u64) -> Option<Range<u64>>;
+
+/// Zeros that are stored, as far as one larger read shows.
+fn leading_zeros(file: &Arc<dyn Disk>, at: u64, length: u64) -> Option<Range<u64>> {
+    const WINDOW_BYTES: usize = 256 << 10;
+    const STEP_BYTES: usize = 512;
+    let window = file.read_prefix(at, WINDOW_BYTES.max(narrow(length)?)).ok()?;
+    let steps = window.chunks_exact(STEP_BYTES).take_while(|step| all_zero(step)).count();
+    let zeros = wide(steps).saturating_mul(wide(STEP_BYTES));
+    (zeros >= length).then(|| at..at.saturating_add(zeros))
 }
 
 /// The hole of the file from `at` on, if it is at least `length` bytes long. Tables made ahead
