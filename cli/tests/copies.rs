@@ -159,3 +159,56 @@ fn a_killed_copy_goes_on_and_reads_almost_nothing_again() {
     let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left.len(), 2, "a finished copy leaves no journal: {left:?}");
 }
+
+#[test]
+fn ctrl_c_leaves_no_mess() {
+    let dir = tempfile::tempdir().unwrap();
+    let length = 256 << 20;
+    Vmfs::six().file("big.bin", noise(length, 6)).write(dir.path().join("lun.img"));
+    for wait_ms in [5, 30, 90, 200] {
+        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_adit"))
+            .args(["cp", "--verify", "lun.img//big.bin", "big.bin"])
+            .current_dir(dir.path())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(wait_ms));
+        let pid = child.id().to_string();
+        let sent = std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap();
+        let code = child.wait().unwrap().code();
+        let mut left: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        if code == Some(0) || !sent.success() {
+            // It was done before the signal came.
+            assert_eq!(left, ["big.bin", "big.bin.manifest.json", "lun.img"]);
+            fs::remove_file(dir.path().join("big.bin")).unwrap();
+            fs::remove_file(dir.path().join("big.bin.manifest.json")).unwrap();
+        } else {
+            assert_eq!(left, ["lun.img"], "after {wait_ms} ms, exit {code:?}");
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    datastore(dir.path());
+    // A limit on file size stands in for a full disk: no mount is needed.
+    let script = format!(
+        "trap '' XFSZ; ulimit -f 1000; exec {} cp lun.img//vm/full.bin full.bin",
+        env!("CARGO_BIN_EXE_adit")
+    );
+    let output = std::process::Command::new("bash")
+        .args(["-c", &script])
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.starts_with("error: cannot copy lun.img//vm/full.bin"), "{errors}");
+    assert!(!dir.path().join("full.bin").exists());
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}

@@ -3,7 +3,7 @@
 //! `cargo xtask witnesses` fetches the volumes and the readers; without them these tests fail.
 //! Where a reader is known to be wrong, the exception names the reason.
 
-use adit_core::{DiskExt, Extents, Fork, Limits, NodeId, NodeKind, Walk};
+use adit_core::{Check, DiskExt, Extents, Fork, Interrupt, Limits, NodeId, NodeKind, Walk};
 use adit_core::{FileSystemExt, FindOptions};
 use adit_open::{At, Files, OpenOptions, Opener};
 use serde_json::{Value, json};
@@ -182,11 +182,35 @@ fn vmfs6_lists_and_reads_as_dissect_does() {
 
 #[test]
 fn vmfs5_reads_as_vmfs_tools_do() {
+    let image = witness("images/vmfs_vmfs5.bin");
+    let compared = compare_with_debugvmfs(&image, &open("vmfs_vmfs5.bin", &[]));
+    assert!(compared >= 100, "only {compared} files");
+}
+
+/// No registry has a volume that ESX 3 made, so this one is the testkit's.
+#[test]
+fn vmfs3_reads_as_vmfs_tools_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("vmfs3.img");
+    let noise: Vec<u8> = (0..5_000_000u32).flat_map(|n| n.wrapping_mul(0x9e37_79b9).to_le_bytes()).collect();
+    adit_testkit::Vmfs::three()
+        .label("three")
+        .file("vm/small", "tiny")
+        .file("vm/medium", &noise[..50_000])
+        .file("vm/large", &noise)
+        .sparse_file("vm/thin", 100 << 20, &[(0, &noise[..9000]), (77 << 20, &noise[..9000])])
+        .file("empty", "")
+        .write(&image);
+    let opener = Opener::default();
+    let opened = opener.descend(opener.open(image.as_os_str()).unwrap()).unwrap();
+    let At::Node { files, .. } = opened.at else { panic!("no file system") };
+    assert_eq!(compare_with_debugvmfs(&image, &files), 5);
+}
+
+fn compare_with_debugvmfs(image: &Path, files: &Files) -> usize {
     let installed = ["/usr/sbin/debugvmfs", "/usr/bin/debugvmfs"].map(PathBuf::from);
     let program = installed.into_iter().find(|path| path.exists());
     let program = program.unwrap_or_else(|| witness("bin/debugvmfs"));
-    let image = witness("images/vmfs_vmfs5.bin");
-    let files = open("vmfs_vmfs5.bin", &[]);
     let limits = Limits::default();
     let mut walk = Walk::below(&*files.fs, files.fs.root(), &limits);
     let mut compared = 0;
@@ -198,14 +222,26 @@ fn vmfs5_reads_as_vmfs_tools_do() {
             continue;
         }
         let path = format!("/{}", entry.path_text());
-        let output = Command::new(&program).arg(&image).args(["cat", &path]).output().unwrap();
+        let output = Command::new(&program).arg(image).args(["cat", &path]).output().unwrap();
         assert_eq!(output.stdout.len() as u64, metadata.size_bytes, "{path}");
         let whole = 0..metadata.size_bytes;
-        let ours = hash(&files, entry.node, std::slice::from_ref(&whole));
+        let ours = hash(files, entry.node, std::slice::from_ref(&whole));
         assert_eq!(ours, hex(&Sha256::digest(&output.stdout)), "{path}");
         compared += 1;
     }
-    assert!(compared >= 100, "only {compared} files");
+    compared
+}
+
+#[test]
+fn check_finds_nothing_on_volumes_that_esxi_made() {
+    for (first, others) in VOLUMES {
+        let files = open(first, others);
+        let mut findings = Vec::new();
+        adit_vmfs_lvm::check(&files.members, &mut |finding| findings.push(finding)).unwrap();
+        let vmfs = files.vmfs.unwrap();
+        vmfs.check(&mut |finding| findings.push(finding), &Interrupt::default()).unwrap();
+        assert!(findings.is_empty(), "{first}: {findings:#?}");
+    }
 }
 
 #[test]

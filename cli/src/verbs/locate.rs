@@ -37,17 +37,19 @@ fn locate(session: &Session, path: &OsStr, offset: u64) -> Result<u8> {
     loop {
         match &opened.at {
             At::Disk { .. } => {
-                steps.push(Step {
-                    layer: opened.locator.to_string(),
-                    offset: at,
-                    what: String::new(),
-                });
+                let layer = opened.locator.to_string();
                 match session.opener.enter(opened.clone()) {
                     Ok(inside) => opened = inside,
                     Err(error) => {
                         owner.insert("what".into(), format!("unknown: {error}").into());
-                        break;
                     }
+                }
+                // A table says itself which of its volumes the byte is in.
+                if !matches!(opened.at, At::Volumes { .. }) {
+                    steps.push(Step { layer, offset: at, what: String::new() });
+                }
+                if !owner.is_empty() {
+                    break;
                 }
             }
             At::Volumes { table, .. } => match volume_at(table, at) {
