@@ -72,7 +72,9 @@ impl Regions {
                 let text = format!("ends at byte {:#x} of {file_bytes:#x}", range.end);
                 return Err(Error::corrupt(Problem::Truncated, text).at(place));
             }
-            if let Some((_, other)) = taken.iter().find(|(other, _)| overlap(other, &range)) {
+            let taken_by = taken.iter().find(|(other, _)| overlap(other, &range));
+            if taken_by.is_some() || range.start < MIB {
+                let other = taken_by.map_or("the headers", |(_, name)| name);
                 let text = format!("{:#x}..{:#x} overlaps {other}", range.start, range.end);
                 return Err(Error::corrupt(Problem::Overlaps, text).at(place));
             }
