@@ -4,7 +4,7 @@ use crate::directory::{Budget, Directory, bytes_of};
 use crate::grains::GrainMap;
 use crate::layout::{COWD_TABLE_ENTRIES, CowdHeader};
 use crate::tables::{Dialect, Tables};
-use adit_core::{Disk, DiskExt, Error, Finding, Mapped, Place, Problem, Result};
+use adit_core::{Disk, DiskExt, Error, Finding, Place, Problem, Result};
 use std::sync::Arc;
 
 /// A header that was checked. Units: bytes.
@@ -47,15 +47,17 @@ impl Cowd {
     }
 }
 
-/// Opens the extent in `file` as a disk of its capacity.
-pub(crate) fn open(
+/// The map of the extent in `file`.
+///
+/// Errors: `Corrupt` if its directory cannot be read.
+pub(crate) fn map(
     name: &str,
     file: &Arc<dyn Disk>,
     header: &Cowd,
     parent: Option<Arc<dyn Disk>>,
     budget: &mut Budget,
     notes: &mut Vec<Finding>,
-) -> Result<Arc<dyn Disk>> {
+) -> Result<GrainMap> {
     if header.raw.unclean != 0 {
         notes.push(
             Finding::warning("vmdk-unclean", "the extent was not closed")
@@ -85,12 +87,12 @@ pub(crate) fn open(
         cache: Arc::clone(&budget.cache),
         extent: budget.next_extent(),
     };
-    Ok(Arc::new(Mapped::new(GrainMap {
+    Ok(GrainMap {
         name: name.to_owned(),
         size_bytes: header.capacity_bytes,
         grain_bytes: header.grain_bytes,
         tables,
         coding: None,
         parent,
-    })))
+    })
 }

@@ -125,7 +125,7 @@ pub(crate) fn open(
                 .advise("read a copy that was made while no machine used the disk"),
         );
     }
-    match with_directory(name, file, header, parent.clone(), budget, notes) {
+    match map(name, file, header, parent.clone(), budget, notes) {
         Ok(map) => Ok(disk_of(map)),
         Err(error) => match &header.coding {
             // The markers say the same as the tables, for whoever reads them all.
@@ -146,7 +146,10 @@ fn disk_of<M: ExtentMap + 'static>(map: M) -> Arc<dyn Disk> {
     Arc::new(Mapped::new(map))
 }
 
-fn with_directory(
+/// The map of the extent, by its directories.
+///
+/// Errors: `Corrupt` if no directory can be read.
+pub(crate) fn map(
     name: &str,
     file: &Arc<dyn Disk>,
     header: &Hosted,

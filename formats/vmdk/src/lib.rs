@@ -5,6 +5,7 @@
 //! - [`Descriptor::references`]: the files it names. This crate opens none of them.
 //! - [`open`]: the disk, once somebody has found those files. [`Descriptor::accepts_parent`]
 //!   tells whether a parent is the right one.
+//! - [`check_sparse`]: every table of a sparse extent, and every compressed grain.
 //! - [`open_sparse`]: a sparse file that was opened by itself; [`embedded_descriptor`] is the
 //!   text in it.
 //!
@@ -23,6 +24,7 @@
 )]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
 
+mod check;
 mod cowd;
 mod descriptor;
 mod directory;
@@ -40,6 +42,7 @@ mod sparse;
 mod stream;
 mod tables;
 
+pub use check::check_sparse;
 pub use descriptor::{Descriptor, Entry};
 pub use extent::{Access, ExtentLine, ExtentType};
 pub use open::{Opened, open};

@@ -8,7 +8,7 @@ use crate::layout::{
     SeSparseJournal, SeSparseVolatile,
 };
 use crate::tables::{Dialect, Tables};
-use adit_core::{Disk, DiskExt, Error, Finding, Mapped, Place, Problem, Result};
+use adit_core::{Disk, DiskExt, Error, Finding, Place, Problem, Result};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -19,20 +19,22 @@ pub(crate) struct SeSparse {
     pub grain_bytes: u64,
     pub volatile: SeSparseVolatile,
     tables: u64,
-    areas: Areas,
+    pub areas: Areas,
 }
 
 /// Where the parts of the file are. Units: bytes.
 #[derive(Clone, Debug)]
-struct Areas {
+pub(crate) struct Areas {
     volatile: Range<u64>,
     journal_header: Range<u64>,
     journal: Range<u64>,
     directory: Range<u64>,
     tables: Range<u64>,
-    free_bitmap: Range<u64>,
-    back_map: Range<u64>,
-    grains: Range<u64>,
+    /// One bit for each grain of the file; 1 says that it is in use.
+    pub free_bitmap: Range<u64>,
+    /// For each grain of the file, which grain of the disk it is.
+    pub back_map: Range<u64>,
+    pub grains: Range<u64>,
 }
 
 impl Areas {
@@ -173,15 +175,17 @@ impl SeSparse {
     }
 }
 
-/// Opens the extent in `file` as a disk of its capacity.
-pub(crate) fn open(
+/// The map of the extent in `file`.
+///
+/// Errors: `Corrupt` if its directory cannot be read.
+pub(crate) fn map(
     name: &str,
     file: &Arc<dyn Disk>,
     header: &SeSparse,
     parent: Option<Arc<dyn Disk>>,
     budget: &mut Budget,
     notes: &mut Vec<Finding>,
-) -> Result<Arc<dyn Disk>> {
+) -> Result<GrainMap> {
     let areas = &header.areas;
     notes.extend(header.journal_note(file));
     let directory = Directory::read(file, areas.directory.start, header.tables, 8, budget)?;
@@ -200,12 +204,12 @@ pub(crate) fn open(
         cache: Arc::clone(&budget.cache),
         extent: budget.next_extent(),
     };
-    Ok(Arc::new(Mapped::new(GrainMap {
+    Ok(GrainMap {
         name: name.to_owned(),
         size_bytes: header.capacity_bytes,
         grain_bytes: header.grain_bytes,
         tables,
         coding: None,
         parent,
-    })))
+    })
 }

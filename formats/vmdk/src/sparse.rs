@@ -2,6 +2,7 @@
 
 use crate::cowd::{self, Cowd};
 use crate::directory::Budget;
+use crate::grains::GrainMap;
 use crate::hosted::{self, Hosted};
 use crate::layout::SESPARSE_VERSION;
 use crate::open::{Opened, assemble};
@@ -9,7 +10,9 @@ use crate::probe::{Kind, probe};
 use crate::sesparse::{self, SeSparse};
 use crate::{Descriptor, Purpose, Reference};
 use adit_core::bytes::{all_zero, narrow};
-use adit_core::{Disk, DiskExt, Error, Finding, Kind as ErrorKind, Limits, Place, Problem, Result};
+use adit_core::{
+    Disk, DiskExt, Error, Finding, Kind as ErrorKind, Limits, Mapped, Place, Problem, Result,
+};
 use std::sync::Arc;
 
 /// What the header of a sparse extent says.
@@ -93,9 +96,24 @@ impl ExtentHeader {
     ) -> Result<Arc<dyn Disk>> {
         match self {
             ExtentHeader::Hosted(header) => hosted::open(name, file, header, parent, budget, notes),
-            ExtentHeader::Cowd(header) => cowd::open(name, file, header, parent, budget, notes),
+            _ => Ok(Arc::new(Mapped::new(self.map(name, file, parent, budget, notes)?))),
+        }
+    }
+
+    /// The map of the extent by its directory.
+    pub fn map(
+        &self,
+        name: &str,
+        file: &Arc<dyn Disk>,
+        parent: Option<Arc<dyn Disk>>,
+        budget: &mut Budget,
+        notes: &mut Vec<Finding>,
+    ) -> Result<GrainMap> {
+        match self {
+            ExtentHeader::Hosted(header) => hosted::map(name, file, header, parent, budget, notes),
+            ExtentHeader::Cowd(header) => cowd::map(name, file, header, parent, budget, notes),
             ExtentHeader::SeSparse(header) => {
-                sesparse::open(name, file, header, parent, budget, notes)
+                sesparse::map(name, file, header, parent, budget, notes)
             }
         }
     }

@@ -143,6 +143,17 @@ impl Tables {
         }
     }
 
+    /// Whether the two tables of a pair can both be read and say different things.
+    pub fn differ(&self, index: u64) -> bool {
+        let Some(second) = &self.redundant else { return false };
+        let [value, copy] = [self.directory.entry(index), second.entry(index)];
+        if value == 0 || copy == 0 {
+            return value != copy;
+        }
+        let tables = (self.read_one(value, index, None), self.read_one(copy, index, None));
+        matches!(tables, (Ok(first), Ok(second)) if first != second)
+    }
+
     /// Reads one table; nothing if it is all zeros.
     fn read_one(&self, value: u64, index: u64, directory: Option<&Directory>) -> Result<Vec<u8>> {
         let placed = |error: Error| match directory {
@@ -238,7 +249,7 @@ impl Tables {
 }
 
 /// The grain number of an seSparse entry: bits 48 to 59 are its low 12 bits.
-fn rotated(value: u64) -> u64 {
+pub(crate) fn rotated(value: u64) -> u64 {
     ((value >> 48) & 0xfff) | ((value & 0xffff_ffff_ffff) << 12)
 }
 
