@@ -98,12 +98,11 @@ impl Reader {
     }
 
     fn close(&mut self) -> Result<()> {
-        let path = self.path.strip_prefix(PREFIX).unwrap_or("").to_owned();
         let text = std::mem::take(&mut self.text);
-        let text = text.trim_ascii();
-        self.value(&path, text)?;
-        let keep = self.path.rfind('/').unwrap_or(0);
-        self.path.truncate(keep);
+        let mut path = std::mem::take(&mut self.path);
+        self.value(path.strip_prefix(PREFIX).unwrap_or(""), text.trim_ascii())?;
+        path.truncate(path.rfind('/').unwrap_or(0));
+        self.path = path;
         Ok(())
     }
 
@@ -157,6 +156,10 @@ impl Reader {
         let kind = kind.ok_or_else(|| missing("Type"))?;
         if file.is_empty() {
             return Err(missing("File"));
+        }
+        if file.len() > FILE_BYTES_MAX || file.contains(&0) {
+            let detail = format!("is no name of a file: {} bytes, or a NUL", file.len());
+            return Err(Error::corrupt(Problem::BadValue, detail).at(place("File")));
         }
         self.images = self.images.saturating_add(1);
         if self.images > self.found.limits.pieces_max {
@@ -245,6 +248,9 @@ fn check_size(found: &mut Descriptor, end: u64) -> Result<()> {
     );
     Ok(())
 }
+
+/// Longest name of a file, which is what systems allow. Unit: bytes.
+const FILE_BYTES_MAX: usize = 4096;
 
 /// What every path begins with.
 const PREFIX: &str = "/parallels_disk_image";

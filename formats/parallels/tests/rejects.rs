@@ -101,6 +101,8 @@ fn descriptors_that_leave_something_open() {
         (whole.replace("<End>4", "<End>99999999999999999999"), BadValue),
         (whole.replace("<End>4", "<End>3</End><End>4"), Ambiguous),
         (whole.replace("<File>a</File>", ""), Missing),
+        (whole.replace("<File>a", &format!("<File>{}", "a".repeat(4097))), BadValue),
+        (whole.replace("<File>a", "<File>a\0b"), BadValue),
         (whole.replace("<GUID>{1", "<GUID>{x"), BadValue),
         (whole.replace("Parallels_disk_image", "html"), BadMagic),
         (whole.clone() + "<Parallels_disk_image/>", Ambiguous),
@@ -113,6 +115,25 @@ fn descriptors_that_leave_something_open() {
     let text = whole.replace("<StorageData>", &format!("{sectors}<StorageData>"));
     assert_eq!(refused(&text).0, Kind::Unsupported);
     assert_eq!(refused(&format!("<!DOCTYPE x>{whole}")).0, Kind::Unsupported);
+}
+
+#[test]
+fn text_that_is_all_elements_in_linear_time() {
+    let name = "n".repeat(128);
+    let deep = format!("<{name}>").repeat(31);
+    let many = "<a/>".repeat(900_000);
+    let started = std::time::Instant::now();
+    for text in [
+        format!("<Parallels_disk_image>{deep}{many}"),
+        format!("<Parallels_disk_image><StorageData>{many}"),
+        format!("<Parallels_disk_image>{}", "<!--".repeat(1_000_000)),
+        "<!---->".repeat(500_000),
+        format!("<Parallels_disk_image>{}", "&amp;".repeat(800_000)),
+        format!("<Parallels_disk_image a='{}", "<".repeat(4_000_000)),
+    ] {
+        assert_eq!(parse(&text).unwrap_err().kind(), Kind::Corrupt);
+    }
+    assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
 }
 
 #[test]
