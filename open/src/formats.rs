@@ -1,5 +1,6 @@
 //! The table of what can be recognised, in the order it is tried.
 
+use crate::images::{Image, parallels, qcow, unread, vdi, vhd, vhdx, vmdk};
 use adit_core::{Disk, DiskExt, Limits, Result, VolumeTable};
 use std::sync::Arc;
 
@@ -10,46 +11,135 @@ pub struct Format {
     pub name: &'static str,
     /// What it is called in text.
     pub title: &'static str,
+    how: How,
+}
+
+impl Format {
     /// Whether it is an image of a disk, looked for in files only: what stands inside a raw
     /// disk was written by its guest and is never taken for an image.
-    pub is_image: bool,
-    recognise: fn(&Arc<dyn Disk>, &Limits) -> Result<Option<Recognised>>,
+    pub fn is_image(&self) -> bool {
+        matches!(self.how, How::Image(..))
+    }
+
+    /// Reads the headers of an image of this format; nothing if it is no image.
+    pub(crate) fn read(
+        &self,
+        file: Arc<dyn Disk>,
+        limits: &Limits,
+    ) -> Option<Result<Box<dyn Image>>> {
+        match self.how {
+            How::Image(_, read) => Some(read(file, limits)),
+            How::Inside(_) => None,
+        }
+    }
 }
+
+#[derive(Clone, Copy, Debug)]
+enum How {
+    /// By the ends of a file alone; and how its headers are read.
+    Image(fn(&Ends) -> bool, Read),
+    /// By looking into a disk.
+    Inside(fn(&Arc<dyn Disk>, &Limits) -> Result<Option<Recognised>>),
+}
+
+type Read = fn(Arc<dyn Disk>, &Limits) -> Result<Box<dyn Image>>;
 
 /// What was recognised.
 #[derive(Debug)]
-pub enum Recognised {
+pub(crate) enum Recognised {
+    /// An image; its headers are not read yet.
+    Image(&'static Format),
     /// A partition table, read.
     Table(VolumeTable),
     /// A member of a VMFS logical volume.
     VmfsMember,
     /// A VMFS file system without LVM.
     Vmfs,
-    /// A VMDK: descriptor text or an extent with a header.
-    Vmdk,
 }
 
-/// Every format, in the order of trial. A partition table comes before the volume header that a
+/// All that an image is recognised by: the first 64 KiB and the last 1536 bytes of a file.
+pub(crate) struct Ends {
+    /// The first bytes.
+    pub prefix: Vec<u8>,
+    /// The last bytes.
+    pub suffix: Vec<u8>,
+    /// Length of the file. Unit: bytes.
+    pub size_bytes: u64,
+}
+
+impl Ends {
+    const PREFIX_BYTES: usize = 64 << 10;
+    const SUFFIX_BYTES: usize = 1536;
+
+    fn read(file: &Arc<dyn Disk>) -> Result<Ends> {
+        let size_bytes = file.size_bytes();
+        let prefix = file.read_prefix(0, Self::PREFIX_BYTES)?;
+        let tail = size_bytes.saturating_sub(Self::SUFFIX_BYTES as u64);
+        let suffix = file.read_prefix(tail, Self::SUFFIX_BYTES)?;
+        Ok(Ends { prefix, suffix, size_bytes })
+    }
+}
+
+const fn image(
+    name: &'static str,
+    title: &'static str,
+    probe: fn(&Ends) -> bool,
+    read: Read,
+) -> Format {
+    Format { name, title, how: How::Image(probe, read) }
+}
+
+const fn inside(
+    name: &'static str,
+    title: &'static str,
+    look: fn(&Arc<dyn Disk>, &Limits) -> Result<Option<Recognised>>,
+) -> Format {
+    Format { name, title, how: How::Inside(look) }
+}
+
+/// Every format, in the order of trial. Images with a magic number come before those known by
+/// their end, and those before text. A partition table comes before the volume header that a
 /// device may still carry from the time before it was partitioned.
 pub const FORMATS: &[Format] = &[
-    Format { name: "vmdk", title: "VMDK", is_image: true, recognise: vmdk },
-    Format { name: "partitions", title: "partition table", is_image: false, recognise: table },
-    Format { name: "vmfs-lvm", title: "VMFS LVM member", is_image: false, recognise: member },
-    Format { name: "vmfs", title: "VMFS without LVM", is_image: false, recognise: vmfs },
+    image("qcow", "QCOW", |ends| adit_qcow::probe(&ends.prefix).is_some(), qcow::read),
+    image("vhdx", "VHDX", |ends| adit_vhdx::probe(&ends.prefix), vhdx::read),
+    image("vmdk", "VMDK extent", vmdk::is_extent, vmdk::read),
+    image("vdi", "VDI", |ends| adit_vdi::probe(&ends.prefix), vdi::read),
+    image("parallels", "Parallels image", parallels::is_image, parallels::read),
+    image("asif", "ASIF", |ends| ends.prefix.starts_with(b"shdw"), unread::asif),
+    image("vhd", "VHD", vhd::is_image, vhd::read),
+    image("qed", "QED", |ends| ends.prefix.starts_with(b"QED\0"), unread::qed),
+    image("vmdk-descriptor", "VMDK", vmdk::is_descriptor, vmdk::read),
+    image("parallels-bundle", "Parallels disk", parallels::is_descriptor, parallels::read),
+    inside("partitions", "partition table", table),
+    inside("vmfs-lvm", "VMFS LVM member", member),
+    inside("vmfs", "VMFS without LVM", vmfs),
 ];
 
 /// Finds out what a disk holds; nothing if it is none of [`FORMATS`].
-pub fn recognise(
+pub(crate) fn recognise(
     disk: &Arc<dyn Disk>,
     may_be_image: bool,
     limits: &Limits,
-) -> Result<Option<(&'static Format, Recognised)>> {
-    for format in FORMATS.iter().filter(|format| may_be_image || !format.is_image) {
-        if let Some(found) = (format.recognise)(disk, limits)? {
-            return Ok(Some((format, found)));
+) -> Result<Option<Recognised>> {
+    if may_be_image && let Some(format) = recognise_image(disk)? {
+        return Ok(Some(Recognised::Image(format)));
+    }
+    for format in FORMATS {
+        if let How::Inside(look) = format.how
+            && let Some(found) = look(disk, limits)?
+        {
+            return Ok(Some(found));
         }
     }
     Ok(None)
+}
+
+/// Finds out what image a file is; nothing for a raw disk.
+pub(crate) fn recognise_image(file: &Arc<dyn Disk>) -> Result<Option<&'static Format>> {
+    let ends = Ends::read(file)?;
+    let is_it = |format: &&Format| matches!(format.how, How::Image(probe, _) if probe(&ends));
+    Ok(FORMATS.iter().find(is_it))
 }
 
 fn table(disk: &Arc<dyn Disk>, limits: &Limits) -> Result<Option<Recognised>> {
@@ -62,9 +152,4 @@ fn member(disk: &Arc<dyn Disk>, _limits: &Limits) -> Result<Option<Recognised>> 
 
 fn vmfs(disk: &Arc<dyn Disk>, _limits: &Limits) -> Result<Option<Recognised>> {
     Ok(adit_vmfs::probe(disk)?.then_some(Recognised::Vmfs))
-}
-
-fn vmdk(disk: &Arc<dyn Disk>, _limits: &Limits) -> Result<Option<Recognised>> {
-    let prefix = disk.read_prefix(0, 64 << 10)?;
-    Ok(adit_vmdk::probe(&prefix).map(|_| Recognised::Vmdk))
 }

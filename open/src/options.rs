@@ -1,7 +1,9 @@
 //! What the user decides about opening.
 
-use adit_core::Limits;
+use adit_core::{Error, Limits, Problem, Result};
 use adit_io::ReadPolicy;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 /// Which files an image may name.
@@ -12,6 +14,36 @@ pub enum ReferencePolicy {
     Directory,
     /// Any file of the file system the image lies in; on the host, never outside the directory.
     Datastore,
+}
+
+/// A parent, or a data file, that the user names: images are not asked where it is, but who.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedParent {
+    /// The image it is for: its file name or its full place. Without one, it is for the next
+    /// image whose parent is not found.
+    pub child: Option<OsString>,
+    /// Where the file is: a place, as everywhere.
+    pub place: OsString,
+}
+
+impl NamedParent {
+    /// Reads `CHILD=PLACE` or `PLACE`. A text that is a file of the host is a place.
+    ///
+    /// Errors: `Invalid` where one side of the `=` is empty.
+    pub fn parse(text: &OsStr) -> Result<NamedParent> {
+        let bytes = text.as_bytes();
+        let cut = bytes.iter().position(|&byte| byte == b'=');
+        let Some(cut) = cut.filter(|_| !std::path::Path::new(text).exists()) else {
+            return Ok(NamedParent { child: None, place: text.to_owned() });
+        };
+        let (child, place) = (&bytes[..cut], &bytes[cut + 1..]);
+        if child.is_empty() || place.is_empty() {
+            let detail = format!("{:?} is not CHILD=PLACE", text.to_string_lossy());
+            return Err(Error::invalid(Problem::BadValue, detail));
+        }
+        let own = |bytes| OsStr::from_bytes(bytes).to_owned();
+        Ok(NamedParent { child: Some(own(child)), place: own(place) })
+    }
 }
 
 /// What the user decides about opening.
@@ -25,8 +57,25 @@ pub struct OpenOptions {
     pub datastores: Vec<PathBuf>,
     /// Which files an image may name.
     pub references: ReferencePolicy,
+    /// Parents and data files that images cannot name, or must not.
+    pub parents: Vec<NamedParent>,
     /// The source is a raw disk; never look for an image format or a split in it.
     pub raw: bool,
     /// How failed reads are tried again.
     pub reads: ReadPolicy,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parent_is_named_with_or_without_its_child() {
+        let parse = |text| NamedParent::parse(OsStr::new(text));
+        let named = parse("d2.qcow2=/a=b/d1.qcow2").unwrap();
+        assert_eq!(named.child.unwrap(), "d2.qcow2");
+        assert_eq!(named.place, "/a=b/d1.qcow2");
+        assert_eq!(parse("d1.qcow2").unwrap().child, None);
+        assert!(parse("=x").is_err() && parse("x=").is_err());
+    }
 }

@@ -30,7 +30,8 @@ fn main() {
         _ => panic!("no scene {scene}"),
     };
     if outs.len() > 1 {
-        let device: u64 = if scene == "huge" { 20 << 40 } else { 1900 << 20 };
+        let whole: u64 = if scene == "huge" { 64 << 40 } else { (1900 << 20) * outs.len() as u64 };
+        let device = whole / outs.len() as u64;
         vmfs = vmfs.devices_bytes(&vec![device; outs.len()]);
     }
     vmfs.write_span(outs);

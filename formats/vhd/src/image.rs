@@ -34,7 +34,7 @@ pub struct Image {
     references: Vec<Reference>,
     notes: Vec<Finding>,
     size_rule: SizeRule,
-    limits: Limits,
+    pub(crate) limits: Limits,
 }
 
 impl Image {
@@ -114,8 +114,8 @@ impl Image {
 
     /// The names of the parent, in the order in which they are worth trying; none if there is
     /// no parent.
-    pub fn references(&self) -> &[Reference] {
-        &self.references
+    pub fn references(&self) -> Vec<Reference> {
+        self.references.clone()
     }
 
     /// Whether the parent is a raw disk, which has no identity to compare.
@@ -185,12 +185,19 @@ impl Image {
             }
             _ => {}
         }
-        let Some(header) = &self.header else {
-            let (name, file) = (format!("VHD image {name}"), Arc::clone(&self.file));
-            return Ok(Slice::open(name, file, 0, self.size_bytes()));
-        };
-        let data_end = self.file.size_bytes().saturating_sub(self.footer.tail_bytes());
-        Ok(Arc::new(Mapped::new(BlockMap {
+        match self.map(name, parent) {
+            Some(map) => Ok(Arc::new(Mapped::new(map))),
+            None => {
+                let (name, file) = (format!("VHD image {name}"), Arc::clone(&self.file));
+                Ok(Slice::open(name, file, 0, self.size_bytes()))
+            }
+        }
+    }
+
+    /// The map of a dynamic or differencing image.
+    pub(crate) fn map(&self, name: &str, parent: Option<Arc<dyn Disk>>) -> Option<BlockMap> {
+        let header = self.header.as_ref()?;
+        Some(BlockMap {
             name: name.to_owned(),
             file: Arc::clone(&self.file),
             parent,
@@ -198,9 +205,9 @@ impl Image {
             batmap: self.batmap.clone(),
             bits_reversed: bits_reversed(&self.footer),
             size_bytes: self.size_bytes(),
-            data_end,
+            data_end: self.file.size_bytes().saturating_sub(self.footer.tail_bytes()),
             cache: Tables::new(&self.limits),
-        })))
+        })
     }
 
     fn parent_missing(&self) -> Error {
@@ -212,8 +219,8 @@ impl Image {
     }
 
     /// What is worth saying about the image.
-    pub fn notes(&self) -> &[Finding] {
-        &self.notes
+    pub fn notes(&self) -> Vec<Finding> {
+        self.notes.clone()
     }
 
     /// Facts for a person: name and value.

@@ -8,7 +8,8 @@
 //! - [`Image::disk`]: the disk.
 //!
 //! Files, in order: `layout` → `footer` (which copy counts) → `header` → `locator` (names of
-//! the parent), `batmap` (which blocks are full) → `image` → `map`.
+//! the parent), `batmap` (which blocks are full) → `image` → `map`; `check` and `inspect` stand
+//! beside them.
 //!
 //! # What a clear bit means
 //!
@@ -30,9 +31,11 @@
 )]
 
 mod batmap;
+mod check;
 mod footer;
 mod header;
 mod image;
+mod inspect;
 mod layout;
 mod locator;
 mod map;

@@ -52,7 +52,7 @@ impl Tables {
 }
 
 /// What a block is.
-enum Block {
+pub(crate) enum Block {
     Absent,
     /// Where its bitmap starts. Unit: bytes.
     At(u64),
@@ -86,7 +86,7 @@ impl BlockMap {
         })
     }
 
-    fn entry(&self, block: u64) -> Result<u32> {
+    pub fn entry(&self, block: u64) -> Result<u32> {
         let page = self.page(block / PAGE_ENTRIES)?;
         let at = narrow((block % PAGE_ENTRIES).saturating_mul(4)).unwrap_or(usize::MAX);
         u32_be(&page, at).ok_or_else(|| {
@@ -94,7 +94,7 @@ impl BlockMap {
         })
     }
 
-    fn block(&self, index: u64) -> Result<Block> {
+    pub fn block(&self, index: u64) -> Result<Block> {
         let entry = self.entry(index)?;
         if entry == BAT_UNUSED {
             return Ok(Block::Absent);
@@ -125,7 +125,7 @@ impl BlockMap {
         Ok(Block::At(at))
     }
 
-    fn bitmap(&self, block: u64, at: u64) -> Result<Arc<[u8]>> {
+    pub fn bitmap(&self, block: u64, at: u64) -> Result<Arc<[u8]>> {
         self.cache.0.load(Key::Bitmap(block), || {
             let length = narrow(self.header.bitmap_bytes).unwrap_or(0);
             self.file
@@ -135,7 +135,7 @@ impl BlockMap {
     }
 
     /// The bytes of the disk that block `index` covers.
-    fn span(&self, index: u64) -> Range<u64> {
+    pub fn span(&self, index: u64) -> Range<u64> {
         let start = index.saturating_mul(self.header.block_bytes);
         start..start.saturating_add(self.header.block_bytes).min(self.size_bytes)
     }
@@ -221,7 +221,7 @@ impl BlockMap {
     }
 
     /// How far the bits from `first` on are alike, and what they are.
-    fn equal_bits(&self, bits: &[u8], first: u64, count: u64) -> (u64, bool) {
+    pub fn equal_bits(&self, bits: &[u8], first: u64, count: u64) -> (u64, bool) {
         let set = self.bit(bits, first);
         let whole = if set { 0xff } else { 0 };
         let mut at = first.saturating_add(1);
@@ -316,7 +316,7 @@ fn run(start: u64, end: u64, kind: RunKind) -> Run {
     Run { start, length: end.saturating_sub(start), kind }
 }
 
-fn place_of(block: u64) -> Place {
+pub(crate) fn place_of(block: u64) -> Place {
     Place::new("block allocation table").field(format!("entry {block}"))
 }
 

@@ -197,7 +197,8 @@ fn every_name_of_the_parent_relative_ones_first() {
         ..differencing(vec![None])
     };
     let image = open(recipe.bytes()).unwrap();
-    let names: Vec<_> = image.references().iter().map(|name| (name.source, name.text())).collect();
+    let references = image.references();
+    let names: Vec<_> = references.iter().map(|name| (name.source, name.text())).collect();
     let expected = [
         (NameSource::W2ru, r".\Élter.vhd"),
         (NameSource::Wi2r, "old.vhd"),
@@ -206,10 +207,10 @@ fn every_name_of_the_parent_relative_ones_first() {
         (NameSource::Header, "Elter.vhd"),
     ];
     assert_eq!(names, expected.map(|(source, name)| (source, name.to_owned())));
-    let first = &image.references()[0];
+    let first = &references[0];
     assert_eq!(first.raw, wide(r".\Élter.vhd"));
     assert_eq!(first.path(), "./Élter.vhd".as_bytes());
-    assert_eq!(image.references()[3].file_name(), "Élter.vhd".as_bytes());
+    assert_eq!(references[3].file_name(), "Élter.vhd".as_bytes());
     assert_eq!(first.identity.unwrap().unique_id, [0xbb; 16]);
     assert_eq!(codes(&image), ["vhd-locator-unknown"]);
 }

@@ -15,13 +15,13 @@ use std::sync::Arc;
 pub struct Image {
     file_bytes: u64,
     /// The file, with its log replayed.
-    view: Arc<dyn Disk>,
-    header: Header,
-    regions: Regions,
+    pub(crate) view: Arc<dyn Disk>,
+    pub(crate) header: Header,
+    pub(crate) regions: Regions,
     metadata: Metadata,
     shape: Shape,
     notes: Vec<Finding>,
-    limits: Limits,
+    pub(crate) limits: Limits,
 }
 
 impl Image {
@@ -81,8 +81,8 @@ impl Image {
 
     /// The names of the parent, in the order in which they are worth trying; none if there is
     /// no parent.
-    pub fn references(&self) -> &[Reference] {
-        self.metadata.parent.as_ref().map_or(&[], |parent| &parent.references)
+    pub fn references(&self) -> Vec<Reference> {
+        self.metadata.parent.as_ref().map_or(Vec::new(), |parent| parent.references.clone())
     }
 
     /// Whether the image of this identity is the parent, unchanged since the child was made.
@@ -122,9 +122,17 @@ impl Image {
             (Some(parent), true) => self.check_sectors(&**parent)?,
             (None, false) => {}
         }
+        Ok(Arc::new(Mapped::new(self.map(name, parent))))
+    }
+
+    pub(crate) fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    pub(crate) fn map(&self, name: &str, parent: Option<Arc<dyn Disk>>) -> BlockMap {
         let mut taken = vec![0..MIB, self.regions.bat.clone(), self.regions.metadata.clone()];
         taken.push(self.header.log());
-        Ok(Arc::new(Mapped::new(BlockMap {
+        BlockMap {
             name: name.to_owned(),
             view: Arc::clone(&self.view),
             parent,
@@ -133,7 +141,7 @@ impl Image {
             bat: self.regions.bat.clone(),
             taken,
             cache: Tables::new(&self.limits),
-        })))
+        }
     }
 
     fn check_sectors(&self, parent: &dyn Disk) -> Result<()> {
@@ -153,8 +161,8 @@ impl Image {
     }
 
     /// What is worth saying about the image.
-    pub fn notes(&self) -> &[Finding] {
-        &self.notes
+    pub fn notes(&self) -> Vec<Finding> {
+        self.notes.clone()
     }
 
     /// Facts for a person: name and value.

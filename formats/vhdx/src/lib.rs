@@ -8,7 +8,8 @@
 //! - [`Image::disk`]: the disk.
 //!
 //! Files, in order: `layout` → `header` (which of two counts) → `log` and `patch` (the file as
-//! its log says) → `regions` → `metadata`, `locator` → `image` → `map`. `crc32c` serves them.
+//! its log says) → `regions` → `metadata`, `locator` → `image` → `map`. `crc32c` serves them,
+//! `check` and `inspect` stand beside them.
 //!
 //! # The log
 //!
@@ -29,9 +30,11 @@
     allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)
 )]
 
+mod check;
 mod crc32c;
 mod header;
 mod image;
+mod inspect;
 mod layout;
 mod locator;
 mod log;

@@ -44,11 +44,11 @@ impl Shape {
         block.checked_div(self.ratio).unwrap_or(0)
     }
 
-    fn payload_entry(&self, block: u64) -> u64 {
+    pub fn payload_entry(&self, block: u64) -> u64 {
         block.saturating_add(self.chunk(block))
     }
 
-    fn bitmap_entry(&self, block: u64) -> u64 {
+    pub fn bitmap_entry(&self, block: u64) -> u64 {
         let chunks = self.chunk(block).saturating_mul(self.ratio.saturating_add(1));
         chunks.saturating_add(self.ratio)
     }
@@ -89,7 +89,7 @@ pub(crate) struct BlockMap {
 }
 
 /// What a block is; offsets in bytes of the file.
-enum Block {
+pub(crate) enum Block {
     Absent,
     Zero,
     Full(u64),
@@ -99,14 +99,14 @@ enum Block {
 
 /// The page of the table that was looked at last, so that a walk asks the cache once a page.
 #[derive(Default)]
-struct Held(Option<(u64, Arc<[u8]>)>);
+pub(crate) struct Held(Option<(u64, Arc<[u8]>)>);
 
 impl BlockMap {
     fn index_of(&self, offset: u64) -> u64 {
         offset.checked_div(self.metadata.block_bytes).unwrap_or(0)
     }
 
-    fn span(&self, block: u64) -> Range<u64> {
+    pub fn span(&self, block: u64) -> Range<u64> {
         let start = block.saturating_mul(self.metadata.block_bytes);
         let end = start.saturating_add(self.metadata.block_bytes);
         start..end.min(self.metadata.size_bytes)
@@ -122,7 +122,7 @@ impl BlockMap {
         })
     }
 
-    fn entry(&self, index: u64, held: &mut Held) -> Result<u64> {
+    pub fn entry(&self, index: u64, held: &mut Held) -> Result<u64> {
         let number = index / PAGE_ENTRIES;
         let page = match &held.0 {
             Some((known, page)) if *known == number => page,
@@ -134,7 +134,7 @@ impl BlockMap {
         })
     }
 
-    fn block(&self, block: u64, held: &mut Held) -> Result<Block> {
+    pub fn block(&self, block: u64, held: &mut Held) -> Result<Block> {
         let index = self.shape.payload_entry(block);
         let entry = self.entry(index, held)?;
         let offset = (entry >> 20).saturating_mul(MIB);
@@ -146,7 +146,7 @@ impl BlockMap {
             // "Undefined" hides the parent no more than "not present" does.
             0 | 1 => Block::Absent,
             2 | 3 | 5 => Block::Zero,
-            7 if self.parent.is_none() => {
+            7 if self.metadata.parent.is_none() => {
                 lost(Problem::BadValue, "is partially present in a disk without parent".to_owned())
             }
             6 | 7 => match self.misplaced(offset, self.metadata.block_bytes) {
@@ -158,7 +158,7 @@ impl BlockMap {
         })
     }
 
-    fn misplaced(&self, offset: u64, length: u64) -> Option<String> {
+    pub fn misplaced(&self, offset: u64, length: u64) -> Option<String> {
         let whole = offset..offset.saturating_add(length);
         let other = self.taken.iter().find(|taken| overlap(taken, &whole))?;
         let text = format!("puts a block at byte {offset:#x}, over what is at {:#x}", other.start);
@@ -166,7 +166,7 @@ impl BlockMap {
     }
 
     /// The bits of a block: which of its sectors are here.
-    fn bits(&self, block: u64, held: &mut Held) -> Result<Result<Arc<[u8]>, Error>> {
+    pub fn bits(&self, block: u64, held: &mut Held) -> Result<Result<Arc<[u8]>, Error>> {
         let index = self.shape.bitmap_entry(block);
         let entry = self.entry(index, held)?;
         let offset = (entry >> 20).saturating_mul(MIB);
@@ -230,7 +230,7 @@ impl BlockMap {
     }
 
     fn absent(&self) -> RunKind {
-        if self.parent.is_some() { RunKind::Parent } else { RunKind::Hole }
+        if self.metadata.parent.is_some() { RunKind::Parent } else { RunKind::Hole }
     }
 
     /// A run that is in the file from `at` on, or lost from where the file ends.
@@ -361,7 +361,7 @@ fn run(start: u64, end: u64, kind: RunKind) -> Run {
     Run { start, length: end.saturating_sub(start), kind }
 }
 
-fn place_of(entry: u64) -> Place {
+pub(crate) fn place_of(entry: u64) -> Place {
     Place::new("block allocation table").field(format!("entry {entry}"))
 }
 

@@ -145,15 +145,16 @@ fn every_name_of_the_parent_and_accepts_it_by_its_guid() {
         ..differencing(M)
     };
     let image = open(recipe.bytes()).unwrap();
-    let names: Vec<_> = image.references().iter().map(|name| (name.source, name.text())).collect();
+    let references = image.references();
+    let names: Vec<_> = references.iter().map(|name| (name.source, name.text())).collect();
     let expected = [
         (NameSource::Relative, r"..\Élter.vhdx"),
         (NameSource::Volume, r"\\?\Volume{1}\Élter.vhdx"),
         (NameSource::Absolute, r"C:\vm\Élter.vhdx"),
     ];
     assert_eq!(names, expected.map(|(source, name)| (source, name.to_owned())));
-    assert_eq!(image.references()[0].path(), "../Élter.vhdx".as_bytes());
-    assert_eq!(image.references()[2].file_name(), "Élter.vhdx".as_bytes());
+    assert_eq!(references[0].path(), "../Élter.vhdx".as_bytes());
+    assert_eq!(references[2].file_name(), "Élter.vhdx".as_bytes());
     let data_write_guid = [0xd3, 0xc2, 0xb1, 0xa0, 2, 1, 4, 3, 5, 6, 7, 8, 9, 10, 11, 12];
     image.accepts_parent(&ParentIdentity { data_write_guid }).unwrap();
 }
