@@ -16,6 +16,9 @@ const PAGE_ENTRIES: u64 = 4096;
 /// Entries one lookup looks at before it answers with what it has.
 const LOOK_AHEAD_ENTRIES: u64 = 1 << 20;
 
+/// Runs one lookup joins; each may cost the read of a bitmap.
+const JOINED_RUNS_MAX: usize = 4096;
+
 /// What is kept of the tables.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Key {
@@ -254,17 +257,18 @@ impl ExtentMap for BlockMap {
     fn lookup(&self, offset: u64, at_most: u64) -> Result<Run> {
         let mut found = self.piece(offset, at_most)?;
         let wanted = offset.saturating_add(at_most).min(self.size_bytes);
-        loop {
+        for _ in 0..JOINED_RUNS_MAX {
             let end = found.start.saturating_add(found.length);
             if end >= wanted || !can_join(&found.kind) {
-                return Ok(found);
+                break;
             }
             let next = self.piece(end, wanted.saturating_sub(end))?;
             if std::mem::discriminant(&next.kind) != std::mem::discriminant(&found.kind) {
-                return Ok(found);
+                break;
             }
             found.length = found.length.saturating_add(next.length);
         }
+        Ok(found)
     }
 
     fn source(&self, index: usize) -> Option<&Arc<dyn Disk>> {

@@ -15,6 +15,8 @@ use std::sync::Arc;
 const PAGE_ENTRIES: u64 = 4096;
 /// Blocks one lookup looks at before it answers with what it has.
 const LOOK_AHEAD_BLOCKS: u64 = 1 << 20;
+/// What a partially present block counts, because its bitmap is read.
+const BITMAP_COST_BLOCKS: u64 = 256;
 
 /// How the table is laid out: after every `ratio` payload blocks one entry for their bitmap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -263,7 +265,8 @@ impl ExtentMap for BlockMap {
         let mut held = Held::default();
         let mut found = self.piece(offset, &mut held)?;
         let wanted = offset.saturating_add(at_most).min(self.metadata.size_bytes);
-        for _ in 0..LOOK_AHEAD_BLOCKS {
+        let mut budget = LOOK_AHEAD_BLOCKS;
+        while budget > 0 {
             let end = found.start.saturating_add(found.length);
             if end >= wanted || matches!(found.kind, RunKind::Lost(_)) {
                 break;
@@ -273,6 +276,8 @@ impl ExtentMap for BlockMap {
                 break;
             }
             found.length = found.length.saturating_add(next.length);
+            let whole = next.length == self.metadata.block_bytes;
+            budget = budget.saturating_sub(if whole { 1 } else { BITMAP_COST_BLOCKS });
         }
         Ok(found)
     }
