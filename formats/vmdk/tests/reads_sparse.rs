@@ -40,12 +40,14 @@ fn below(disk: &Arc<dyn Disk>) -> Arc<dyn Disk> {
 #[test]
 fn grain_by_grain_in_whatever_order_they_stand_in_the_file() {
     let hosted = Hosted::new(96).descriptor(&embedded(96));
-    let hosted = hosted.grain(5, 0x55).grain(0, 0x10).grain(1, 0x11).grain(11, 0xbb);
+    let hosted =
+        hosted.grain(5, 0x55).grain(0, 0x10).grain(1, 0x11).grain(11, 0xbb).grain(10, 0xaa);
     let opened = Shelf::default().open_sparse(hosted.bytes).unwrap();
-    assert_eq!(fills(&opened.disk), [0x10, 0x11, 0, 0, 0, 0x55, 0, 0, 0, 0, 0, 0xbb]);
+    assert_eq!(fills(&opened.disk), [0x10, 0x11, 0, 0, 0, 0x55, 0, 0, 0, 0, 0xaa, 0xbb]);
     assert_eq!(codes(&opened), [""; 0]);
-    let runs = [(2, "stored"), (3, "hole"), (1, "stored"), (5, "hole"), (1, "stored")];
-    assert_eq!(kinds(&below(&opened.disk)), runs);
+    let runs = [(2, "stored"), (3, "hole"), (1, "stored"), (4, "hole")];
+    let last = [(1, "stored"), (1, "stored")];
+    assert_eq!(kinds(&below(&opened.disk)), [&runs[..], &last].concat());
     assert_eq!(opened.descriptor.unwrap().cid, Some(1));
     let facts = &opened.sparse[0];
     assert_eq!((facts.kind, facts.grain_bytes, facts.compressed), (Kind::Sparse, 4096, false));
@@ -128,6 +130,48 @@ fn through_the_second_table_where_the_first_was_wiped_or_overwritten() {
 }
 
 #[test]
+fn as_absent_where_the_redundant_directory_is_whole_and_has_no_table() {
+    let mut hosted = Hosted::new(96).descriptor(&embedded(96)).grain(0, 1);
+    put32(&mut hosted.bytes, DIRECTORY + 4, 0x7fff_ffff);
+    put32(&mut hosted.bytes, REDUNDANT + 4, 0);
+    let opened = Shelf::default().open_sparse(hosted.bytes.clone()).unwrap();
+    assert_eq!(fills(&opened.disk)[..5], [1, 0, 0, 0, 0]);
+    assert!(opened.notes[0].text.ends_with("whole"), "{}", opened.notes[0]);
+    // One that was wiped as well says nothing.
+    hosted.bytes[REDUNDANT..REDUNDANT + 12].fill(0);
+    let opened = Shelf::default().open_sparse(hosted.bytes).unwrap();
+    assert_eq!(opened.disk.read_vec(0, 1).unwrap(), [1]);
+    assert!(opened.disk.read_vec(4 * GRAIN as u64, 1).is_err());
+}
+
+#[test]
+fn by_the_first_directory_alone_where_both_are_one() {
+    let mut hosted = Hosted::new(96).descriptor(&embedded(96)).grain(9, 9);
+    put64(&mut hosted.bytes, 48, 4);
+    let opened = Shelf::default().open_sparse(hosted.bytes).unwrap();
+    assert_eq!(fills(&opened.disk)[9], 9);
+    assert_eq!(codes(&opened), ["vmdk-redundant-directory"]);
+}
+
+#[test]
+fn past_many_tables_that_were_written_as_zeros() {
+    for grain in [4 * 11, 4 * 11 + 3, 4 * 30] {
+        let hosted = Hosted::new(32 * 40).descriptor(&embedded(32 * 40)).grain(grain, 9);
+        let opened = Shelf::default().open_sparse(hosted.bytes).unwrap();
+        let runs = [(grain as u64, "hole"), (1, "stored"), (159 - grain as u64, "hole")];
+        assert_eq!(kinds(&below(&opened.disk)), runs);
+    }
+}
+
+#[test]
+fn with_changed_line_ends_where_the_header_does_not_test_them() {
+    let mut hosted = Hosted::new(32).flags(2).descriptor(&embedded(32)).grain(1, 1);
+    hosted.bytes[73..77].fill(0);
+    let opened = Shelf::default().open_sparse(hosted.bytes).unwrap();
+    assert_eq!(fills(&opened.disk), [0, 1, 0, 0]);
+}
+
+#[test]
 fn with_the_entries_of_both_tables_after_a_crash() {
     let mut hosted = Hosted::new(32).descriptor(&embedded(32)).grain(0, 1).grain(2, 3);
     hosted.bytes[72] = 1;
@@ -135,9 +179,14 @@ fn with_the_entries_of_both_tables_after_a_crash() {
     put32(&mut hosted.bytes, at, 0);
     let at = hosted.entry(0, true);
     put32(&mut hosted.bytes, at, 0);
-    let opened = Shelf::default().open_sparse(hosted.bytes).unwrap();
+    let opened = Shelf::default().open_sparse(hosted.bytes.clone()).unwrap();
     assert_eq!(fills(&opened.disk), [1, 0, 3, 0]);
     assert_eq!(codes(&opened), ["vmdk-unclean"]);
+    // What only one has, and cannot be, may be a grain that was never finished.
+    let at = hosted.entry(1, false);
+    put32(&mut hosted.bytes, at, 0x7fff_ffff);
+    let opened = Shelf::default().open_sparse(hosted.bytes).unwrap();
+    assert!(opened.disk.read_vec(GRAIN as u64, 1).is_err());
 }
 
 #[test]
@@ -186,10 +235,39 @@ fn from_a_stream_by_its_markers_when_the_footer_is_gone() {
     let mut bytes = stream(256, &[(0, 1), (1, 2), (31, 9)]);
     let footer = bytes.len() - 2 * SECTOR;
     bytes[footer..footer + SECTOR].fill(0);
-    let opened = Shelf::default().open_sparse(bytes).unwrap();
-    let read = fills(&opened.disk);
-    assert_eq!((read[0], read[1], read[2], read[31]), (1, 2, 0, 9));
-    assert_eq!(codes(&opened), ["vmdk-extent-alone", "vmdk-stream-directory"]);
+    bytes.extend([0; 3 * SECTOR]);
+    // A footer of another disk is none.
+    let mut other = stream(256, &[(0, 1), (1, 2), (31, 9)]);
+    put64(&mut other, footer + 12, 128);
+    for bytes in [bytes, other] {
+        let opened = Shelf::default().open_sparse(bytes).unwrap();
+        let read = fills(&opened.disk);
+        assert_eq!((read[0], read[1], read[2], read[31]), (1, 2, 0, 9));
+        assert_eq!(codes(&opened), ["vmdk-extent-alone", "vmdk-stream-directory"]);
+    }
+}
+
+#[test]
+fn from_a_broken_stream_without_order_only_where_it_has_a_grain() {
+    let whole = stream(256, &[(5, 5), (0, 1), (31, 9)]);
+    let opened = Shelf::default().open_sparse(whole[..SECTOR + 20 * SECTOR].to_vec()).unwrap();
+    assert_eq!(opened.disk.read_vec(0, 1).unwrap(), [1]);
+    assert_eq!(opened.disk.read_vec(5 * GRAIN as u64, 1).unwrap(), [5]);
+    assert!(opened.disk.read_vec(GRAIN as u64, 1).is_err());
+}
+
+#[test]
+fn from_a_stream_up_to_a_marker_that_cannot_be() {
+    for sector in [256u64, 9, u64::MAX] {
+        let mut bytes = stream(256, &[(0, 1), (1, 2), (2, 3)]);
+        let footer = bytes.len() - 2 * SECTOR;
+        bytes[footer..footer + SECTOR].fill(0);
+        put64(&mut bytes, SECTOR + 9 * SECTOR, sector);
+        let opened = Shelf::default().open_sparse(bytes).unwrap();
+        assert_eq!(opened.disk.read_vec(0, 1).unwrap(), [1]);
+        let error = opened.disk.read_vec(2 * GRAIN as u64, 1).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Lost, "{sector}: {error}");
+    }
 }
 
 #[test]

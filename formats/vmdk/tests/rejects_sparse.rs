@@ -97,6 +97,20 @@ fn with_a_descriptor_inside_that_knows_of_no_sparse_extent() {
 }
 
 #[test]
+fn with_compressed_grains_too_large_to_decode_for_a_small_read() {
+    let mut bytes = stream(1 << 20, &[]);
+    put64(&mut bytes, 20, (32 << 20) / 512);
+    assert_eq!(refused(bytes).kind(), Kind::Unsupported);
+}
+
+#[test]
+fn that_start_in_the_middle_of_their_file() {
+    let shelf = Shelf::default().with("a", Hosted::new(32).bytes);
+    let error = shelf.open("version=1\nRW 32 SPARSE \"a\" 8\n").unwrap_err();
+    assert_eq!(error.kind(), Kind::Unsupported);
+}
+
+#[test]
 fn as_two_extents_of_one_disk() {
     let text = "version=1\nRW 32 SPARSE \"a\"\nRW 32 SPARSE \"a\"\n";
     let shelf = Shelf::default().with("a", Hosted::new(32).bytes);
@@ -191,6 +205,18 @@ fn where_a_compressed_grain_is_a_bomb_or_comes_short() {
         if let Err(error) = read {
             assert_eq!(error.kind(), Kind::Corrupt, "{error:?}");
         }
+    }
+}
+
+#[test]
+fn where_a_compressed_grain_is_one_byte_too_long() {
+    for (length, fails) in [(GRAIN, false), (GRAIN + 1, true), (GRAIN - 1, true)] {
+        let data = zlib_stored(&vec![1; length]);
+        let mut bytes = stream(256, &[(0, 1)]);
+        put32(&mut bytes, SECTOR + 8, data.len() as u32);
+        bytes[SECTOR + 12..SECTOR + 12 + data.len()].copy_from_slice(&data);
+        let opened = Shelf::default().open_sparse(bytes).unwrap();
+        assert_eq!(opened.disk.read_vec(0, GRAIN).is_err(), fails, "{length}");
     }
 }
 
