@@ -20,7 +20,7 @@ pub fn run(arguments: &[&str]) -> Result<(), String> {
         let time = format!("-max_total_time={seconds}");
         // No sanitizer: they need nightly, and the code is safe Rust. libFuzzer bounds the memory.
         let fixed = ["fuzz", "run", "--fuzz-dir", "fuzz", "-s", "none", target, "--"];
-        let bounds = [time.as_str(), "-rss_limit_mb=256", "-timeout=10", "-max_len=1048576"];
+        let bounds = [time.as_str(), "-rss_limit_mb=256", "-timeout=30", "-max_len=1048576"];
         command("cargo", &[&fixed[..], &bounds[..]].concat())?;
     }
     if found == 0 { Err(format!("no fuzz target {wanted:?}")) } else { Ok(()) }
