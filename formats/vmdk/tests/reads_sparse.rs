@@ -40,8 +40,8 @@ fn below(disk: &Arc<dyn Disk>) -> Arc<dyn Disk> {
 #[test]
 fn grain_by_grain_in_whatever_order_they_stand_in_the_file() {
     let hosted = Hosted::new(96).descriptor(&embedded(96));
-    let hosted =
-        hosted.grain(5, 0x55).grain(0, 0x10).grain(1, 0x11).grain(11, 0xbb).grain(10, 0xaa);
+    let hosted = hosted.grain(5, 0x55).grain(11, 0xbb).grain(10, 0xaa);
+    let hosted = hosted.grain(0, 0x10).grain(1, 0x11);
     let opened = Shelf::default().open_sparse(hosted.bytes).unwrap();
     assert_eq!(fills(&opened.disk), [0x10, 0x11, 0, 0, 0, 0x55, 0, 0, 0, 0, 0xaa, 0xbb]);
     assert_eq!(codes(&opened), [""; 0]);
