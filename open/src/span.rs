@@ -2,6 +2,7 @@
 
 use crate::OpenOptions;
 use adit_core::{Disk, Error, Limits, Result};
+use adit_io::ReadPolicy;
 use adit_vmfs_lvm::Member;
 use std::collections::HashSet;
 use std::os::unix::fs::FileTypeExt;
@@ -33,14 +34,17 @@ pub fn gather(first: Member, source: Option<&Path>, options: &OpenOptions) -> Re
             add(&mut members, given);
         }
     }
+    let reads = ReadPolicy { retries: 0, ..ReadPolicy::default() };
+    let glance = OpenOptions { reads, ..options.clone() };
     // The source itself comes first: other partitions of it may be members.
     for path in source.map(neighbours).unwrap_or_default() {
         if members.len() >= wanted {
             break;
         }
         if real(&path).is_none_or(|path| seen.insert(path)) {
-            // A neighbour nobody named may be anything; what cannot be read is not a member.
-            let found = members_of(&path, options).unwrap_or_default();
+            // A neighbour nobody named may be anything; what cannot be read is not a member, and
+            // is neither waited for nor reported.
+            let found = members_of(&path, &glance).unwrap_or_default();
             add(&mut members, found.into_iter().filter(|m| m.identity() == identity).collect());
         }
     }
@@ -82,11 +86,9 @@ fn read_member(disk: &Arc<dyn Disk>, label: &str, limits: &Limits) -> Result<Opt
 fn neighbours(source: &Path) -> Vec<PathBuf> {
     let is_device = |path: &Path| path.metadata().is_ok_and(|m| m.file_type().is_block_device());
     let wants_device = is_device(source);
-    let dir = match source.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        _ => Path::new("."),
+    let Ok(entries) = std::fs::read_dir(crate::source::directory_of(source)) else {
+        return Vec::new();
     };
-    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
     let mut paths: Vec<PathBuf> = entries
         .flatten()
         .map(|entry| entry.path())
