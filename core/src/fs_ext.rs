@@ -131,7 +131,7 @@ fn strip_root<'a>(target: &'a [u8], roots: &[Vec<u8>]) -> Option<&'a [u8]> {
 fn leaves(name: &Name, target: &[u8]) -> Error {
     let target = String::from_utf8_lossy(target);
     Error::unsupported(format!("{name} links to {target:?}, which is not in this file system"))
-        .advise("open that datastore and name the target there")
+        .advise("`--datastore IMAGE` names another datastore that links may lead to")
 }
 
 /// A tree, depth first, directories before what is in them, names in order.
