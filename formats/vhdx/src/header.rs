@@ -1,6 +1,6 @@
 //! The two headers, and which of them counts.
 
-use crate::crc32c::crc32c_without;
+use crate::checksum::crc32c_without;
 use crate::layout::{HEADER_BYTES, HEADER_OFFSETS, MIB, RawHeader, SIGNATURE};
 use adit_core::{Disk, DiskExt, Error, Finding, Place, Problem, Result};
 use std::ops::Range;

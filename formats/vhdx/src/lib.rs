@@ -8,7 +8,7 @@
 //! - [`Image::disk`]: the disk.
 //!
 //! Files, in order: `layout` → `header` (which of two counts) → `log` and `patch` (the file as
-//! its log says) → `regions` → `metadata`, `locator` → `image` → `map`. `crc32c` serves them,
+//! its log says) → `regions` → `metadata`, `locator` → `image` → `map`. `checksum` serves them,
 //! `check` and `inspect` stand beside them.
 //!
 //! # The log
@@ -31,7 +31,7 @@
 )]
 
 mod check;
-mod crc32c;
+mod checksum;
 mod header;
 mod image;
 mod inspect;

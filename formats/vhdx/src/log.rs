@@ -4,7 +4,7 @@
 //! page of an entry starts with `loge`, every other one with `desc`, `zero` or `data`; so no
 //! valid entry covers the start of another, and all of them together are no longer than the log.
 
-use crate::crc32c::crc32c_without;
+use crate::checksum::crc32c_without;
 use crate::header::Header;
 use crate::layout::{MIB, PAGE_BYTES, RawDataSector, RawDescriptor, RawLogEntry};
 use crate::patch::Patches;

@@ -1,6 +1,6 @@
 //! The region table: where the block allocation table and the metadata are.
 
-use crate::crc32c::crc32c_without;
+use crate::checksum::crc32c_without;
 use crate::header::Header;
 use crate::layout::{
     MIB, REGION_BAT, REGION_METADATA, REGION_TABLE_OFFSETS, RawRegion, RawRegionTable, TABLE_BYTES,
