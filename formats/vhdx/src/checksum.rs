@@ -14,7 +14,7 @@ mod tests {
     #[test]
     fn the_field_counts_as_zeros() {
         let mut bytes = *b"1234....56789";
-        let sum = crc32c::crc32c(b"1234\0\0\0\056789");
+        let sum = crc32c::crc32c(b"1234\x00\x00\x00\x0056789");
         assert_eq!(crc32c_without(&bytes, 4), sum);
         bytes[5] = 0xff;
         assert_eq!(crc32c_without(&bytes, 4), sum);
