@@ -11,6 +11,7 @@ Paths name places inside images: a host path, then steps after `//`.
   lun.img//p1                        its first partition
   lun.img//p1//web01/web01.vmdk      a file in the datastore on it
   lun.img//p1//web01/web01.vmdk//    what that disk image holds
+  disk.qcow2@daily                   what it held when that snapshot was taken
 A step with only one choice may be left out: lun.img//web01/web01.vmdk.
 
 Exit codes: 0 good, 1 error, 2 usage, 3 a partial or damaged result.";
@@ -40,6 +41,9 @@ pub struct Common {
     /// Another datastore that symbolic links may lead to; may be repeated
     #[arg(long, global = true, value_name = "FILE")]
     pub datastore: Vec<PathBuf>,
+    /// The parent or data file of an image, where it is not found; may be repeated
+    #[arg(long, global = true, value_name = "[CHILD=]PLACE")]
+    pub parent: Vec<OsString>,
     /// Which files an image may name
     #[arg(long, global = true, value_enum, default_value_t = References::Directory)]
     pub references: References,

@@ -3,7 +3,7 @@
 use crate::args::{Arguments, Common};
 use crate::{exit, output};
 use adit_core::{Error, Finding, Interrupt, Problem, Result, Severity};
-use adit_open::{At, Files, OpenOptions, Opened, Opener, ReferencePolicy};
+use adit_open::{At, Files, NamedParent, OpenOptions, Opened, Opener, ReferencePolicy};
 use std::ffi::OsStr;
 
 /// Options and helpers of one run.
@@ -23,6 +23,11 @@ impl Session {
         let mut options = OpenOptions {
             members: common.member.clone(),
             datastores: common.datastore.clone(),
+            parents: common
+                .parent
+                .iter()
+                .map(|text| NamedParent::parse(text))
+                .collect::<Result<_>>()?,
             raw: common.raw,
             references: if common.references == crate::args::References::Datastore {
                 ReferencePolicy::Datastore

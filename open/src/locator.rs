@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// A place: a host path, then steps. `//` means "open what is here and step inside".
 ///
 /// A step is a selector inside a volume table (`p2`, `label=EFI`) and a path inside a file
-/// system. An empty last step (`disk.vmdk//`) opens what is there and stays at its top.
+/// system. `disk.qcow2@daily`, where no file is called so, is a snapshot of that image. An empty last step (`disk.vmdk//`) opens what is there and stays at its top.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Locator {
     /// The file, device or first piece on the host.
@@ -23,7 +23,10 @@ impl Locator {
     /// A host path may hold `//` of its own, so the host part is the shortest prefix before a
     /// `//` that is there and is no directory; with none, it is everything before the first `//`.
     pub fn parse(text: &OsStr) -> Locator {
-        Self::parse_with(text, |path| path.metadata().is_ok_and(|found| !found.is_dir()))
+        Self::parse_with(text, |path| match path.metadata() {
+            Ok(found) => !found.is_dir(),
+            Err(_) => has_snapshot(path),
+        })
     }
 
     fn parse_with(text: &OsStr, is_source: impl Fn(&Path) -> bool) -> Locator {
@@ -58,6 +61,22 @@ impl Locator {
         longer
     }
 
+    /// The snapshot of that name of the image at this place.
+    pub(crate) fn at_snapshot(&self, name: &[u8]) -> Locator {
+        let mut longer = self.clone();
+        let mut text = match longer.steps.pop() {
+            Some(step) => step,
+            None => std::mem::take(&mut longer.host).into_os_string().into_vec(),
+        };
+        text.push(b'@');
+        text.extend_from_slice(name);
+        match self.steps.is_empty() {
+            true => longer.host = OsString::from_vec(text).into(),
+            false => longer.steps.push(text),
+        }
+        longer
+    }
+
     /// The full form as the shell would pass it.
     pub fn to_os_string(&self) -> OsString {
         let mut bytes = self.host.as_os_str().as_bytes().to_vec();
@@ -67,6 +86,13 @@ impl Locator {
         }
         OsString::from_vec(bytes)
     }
+}
+
+/// Whether the name is that of a file, an `@` and the name of a snapshot in it.
+fn has_snapshot(path: &Path) -> bool {
+    let bytes = path.as_os_str().as_bytes();
+    let at = bytes.iter().rposition(|&byte| byte == b'@');
+    at.is_some_and(|at| Path::new(OsStr::from_bytes(&bytes[..at])).is_file())
 }
 
 fn split_steps(bytes: &[u8]) -> Vec<Vec<u8>> {

@@ -75,11 +75,15 @@ pub enum Origin {
     File {
         /// That file system.
         files: Files,
-        /// The directory that holds the file.
+        /// The file.
+        node: NodeId,
+        /// The directory that holds it.
         parent: NodeId,
         /// Its name.
         name: Vec<u8>,
     },
+    /// A snapshot that was named after its image: already what the image holds.
+    Snapshot,
     /// A partition or the contents of an image: raw, never taken for an image again.
     Inner,
 }

@@ -1,15 +1,18 @@
 //! Walks a locator, layer by layer.
 
-use crate::formats::{Recognised, recognise};
+use crate::formats::{Format, Recognised, recognise, recognise_image};
 use crate::opened::{At, Fact, Files, LayerInfo, Opened, Origin};
-use crate::{Locator, OpenOptions, references, span};
+use crate::select::{no_such_volume, select_volume};
+use crate::source::Source;
+use crate::{Locator, OpenOptions, images, span};
 use adit_core::{
-    Disk, DiskExt, Error, FileSystem, FileSystemExt, FindOptions, Fork, NodeKind, Problem, Result,
-    Volume, VolumeTable,
+    Disk, DiskExt, Error, FileSystem, FileSystemExt, FindOptions, Fork, Kind, NodeKind, Problem,
+    Result, Volume, VolumeTable,
 };
 use adit_vmfs::Vmfs;
 use adit_vmfs_lvm::Member;
 use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -48,6 +51,19 @@ impl Opener {
     }
 
     fn open_host(&self, path: &Path) -> Result<Opened> {
+        match snapshot_of(path.as_os_str().as_bytes()) {
+            Some((file, name)) if !self.options.raw && is_missing(path) => {
+                let file = Path::new(OsStr::from_bytes(file));
+                if !file.is_file() {
+                    return self.open_host_file(path);
+                }
+                self.snapshot(self.open_host_file(file)?, name, || self.open_host_file(path))
+            }
+            _ => self.open_host_file(path),
+        }
+    }
+
+    fn open_host_file(&self, path: &Path) -> Result<Opened> {
         let locator = Locator { host: path.to_path_buf(), steps: Vec::new() };
         let named = |error: Error| error.in_layer(locator.to_string());
         let options = &self.options;
@@ -75,37 +91,60 @@ impl Opener {
         Ok(Opened { locator, at: At::Disk { disk, origin }, layers, notes })
     }
 
+    /// The file at a place, unopened.
+    ///
+    /// Errors: `Invalid` where there is something else.
+    pub(crate) fn file(&self, place: &OsStr) -> Result<Source> {
+        // The parents that were named are for the image that asks.
+        let mut plain = self.clone();
+        plain.options.parents.clear();
+        let here = plain.follow(plain.open(place)?)?;
+        source(&here)?.ok_or_else(|| {
+            let detail = format!("{} is no file", here.locator);
+            Error::invalid(Problem::BadValue, detail)
+        })
+    }
+
+    /// The snapshot `name` of the image in the file that is here; `otherwise` if it can have none.
+    fn snapshot(
+        &self,
+        mut here: Opened,
+        name: &[u8],
+        otherwise: impl FnOnce() -> Result<Opened>,
+    ) -> Result<Opened> {
+        let Some(file) = source(&here)? else { return otherwise() };
+        let Some(format) = recognise_image(&file.disk)?.filter(|format| format.name == "qcow")
+        else {
+            return otherwise();
+        };
+        let name = String::from_utf8_lossy(name);
+        let of_file = here.locator.to_string();
+        here.locator = here.locator.at_snapshot(name.as_bytes());
+        self.in_image(here, file, format, Some(&name)).map_err(|error| error.in_layer(of_file))
+    }
+
     /// Opens what is here: a disk gives its volumes, its file system or an image's contents; a
     /// file is opened as a disk first. A directory or table is already open.
     ///
     /// Errors: `Unsupported` when nothing is recognised, saying what it looks like.
     pub fn enter(&self, here: Opened) -> Result<Opened> {
-        let (disk, origin) = match &here.at {
-            At::Volumes { .. } => return Ok(here),
-            At::Disk { disk, origin } => (Arc::clone(disk), origin.clone()),
-            At::Node { files, node, parent, path } => {
-                match files.fs.metadata(*node)?.kind {
-                    NodeKind::Directory => return Ok(here),
-                    NodeKind::File | NodeKind::System | NodeKind::RawDevice => {}
-                    kind => {
-                        let detail = format!("a {} cannot be opened", kind.word());
-                        return Err(Error::invalid(Problem::BadValue, detail));
-                    }
-                }
-                let name = path.rsplit(|&b| b == b'/').next().unwrap_or_default().to_vec();
-                let origin = Origin::File { files: files.clone(), parent: *parent, name };
-                (files.fs.open(*node, &Fork::Data)?, origin)
-            }
-        };
+        if let At::Disk { disk, origin: Origin::Snapshot } = &here.at {
+            // Naming a snapshot has opened the image already.
+            let (disk, locator) = (Arc::clone(disk), here.locator.step(b""));
+            return Ok(Opened { at: At::Disk { disk, origin: Origin::Inner }, locator, ..here });
+        }
+        let Some(Source { disk, origin, locator }) = source(&here)? else { return Ok(here) };
         let may_be_image = !matches!(origin, Origin::Inner) && !self.options.raw;
-        let Some((_, found)) = recognise(&disk, may_be_image, &self.options.limits)? else {
+        let Some(found) = recognise(&disk, may_be_image, &self.options.limits)? else {
             return Err(unrecognised(&disk, may_be_image));
         };
         match found {
+            Recognised::Image(format) => {
+                self.in_image(here, Source { disk, origin, locator }, format, None)
+            }
             Recognised::Table(table) => Ok(self.in_table(here, table, disk, origin)),
             Recognised::VmfsMember => self.in_member(here, disk, &origin),
             Recognised::Vmfs => self.in_vmfs(here, disk, None, Vec::new()),
-            Recognised::Vmdk => self.in_vmdk(here, &disk, &origin),
         }
     }
 
@@ -165,7 +204,7 @@ impl Opener {
                 let inside = self.enter(here)?;
                 self.select(inside, step)
             }
-            At::Node { .. } => self.find(here, step),
+            At::Node { .. } => self.find_or_snapshot(here, step),
             At::Volumes { table, .. } => {
                 if let Some(volume) = select_volume(table, step)? {
                     return Ok(pick(here, &volume));
@@ -177,6 +216,18 @@ impl Opener {
                 let inside = self.enter(pick(here, &volume))?;
                 self.select(inside, step)
             }
+        }
+    }
+
+    fn find_or_snapshot(&self, here: Opened, step: &[u8]) -> Result<Opened> {
+        let error = match self.find(here.clone(), step) {
+            Err(error) if error.kind() == Kind::NotFound && !self.options.raw => error,
+            found => return found,
+        };
+        let Some((file, name)) = snapshot_of(step) else { return Err(error) };
+        match self.find(here, file) {
+            Ok(file) => self.snapshot(file, name, || Err(error)),
+            Err(_) => Err(error),
         }
     }
 
@@ -200,7 +251,11 @@ impl Opener {
         let last = FindOptions { follow: step.ends_with(b"/"), ..find };
         let node = files.fs.find(&full, &last).map_err(named)?;
         let parent = files.fs.find(&dir.join(&b'/'), &find).map_err(named)?;
+        let from_root = path.is_empty();
         let path = trimmed.join(&b'/');
+        if !from_root {
+            here.locator.steps.pop();
+        }
         here.locator = here.locator.step(&path);
         here.at = At::Node { files: files.clone(), node, parent, path };
         Ok(here)
@@ -322,37 +377,64 @@ impl Opener {
         Ok(here)
     }
 
-    fn in_vmdk(&self, mut here: Opened, disk: &Arc<dyn Disk>, origin: &Origin) -> Result<Opened> {
-        let limits = &self.options.limits;
-        match adit_vmdk::probe(&disk.read_prefix(0, 64 << 10)?) {
-            Some(adit_vmdk::Kind::Descriptor) | None => {}
-            Some(kind) => {
-                return Err(Error::unsupported(format!("a {} is not read yet", kind.word()))
-                    .advise("its raw bytes can be copied out with `adit cp`"));
+    fn in_image(
+        &self,
+        mut here: Opened,
+        file: Source,
+        format: &Format,
+        snapshot: Option<&str>,
+    ) -> Result<Opened> {
+        let chain = images::open(self, file, format, snapshot)?;
+        here.notes.extend(chain.notes);
+        here.layers.extend(chain.layers);
+        let (disk, origin) = match snapshot {
+            None => {
+                here.locator = here.locator.step(b"");
+                (chain.disk, Origin::Inner)
             }
-        }
-        if disk.size_bytes() > limits.text_bytes_max {
-            return Err(Error::limit("text_bytes_max", "the descriptor is too long"));
-        }
-        let text = disk.read_prefix(0, usize::try_from(limits.text_bytes_max).unwrap_or(0))?;
-        let descriptor = adit_vmdk::Descriptor::parse(&text, limits)?;
-        let name = here.locator.to_string();
-        let opened = adit_vmdk::open(&name, &descriptor, &mut |reference| {
-            references::resolve(&reference.name, origin, &self.options)
-        })?;
-        here.notes.extend(opened.notes.into_iter().map(|note| trailed(note, &here.locator)));
-        here.layers.push(LayerInfo {
-            format: format!("VMDK {}", descriptor.create_type).trim_end().to_owned(),
-            locator: here.locator.step(b""),
-            facts: vec![
-                ("size_bytes", Fact::Bytes(opened.disk.size_bytes())),
-                ("extents", Fact::Count(descriptor.extents.len() as u64)),
-            ],
-        });
-        here.locator = here.locator.step(b"");
-        here.at = At::Disk { disk: opened.disk, origin: Origin::Inner };
+            Some(_) => (chain.disk, Origin::Snapshot),
+        };
+        here.at = At::Disk { disk, origin };
         Ok(here)
     }
+}
+
+/// The file that is here; nothing where something is open that is no file.
+///
+/// Errors: `Invalid` for nodes that are neither file nor directory.
+fn source(here: &Opened) -> Result<Option<Source>> {
+    let locator = here.locator.clone();
+    match &here.at {
+        At::Volumes { .. } => Ok(None),
+        At::Disk { disk, origin } => {
+            Ok(Some(Source { disk: Arc::clone(disk), origin: origin.clone(), locator }))
+        }
+        At::Node { files, node, parent, path } => {
+            match files.fs.metadata(*node)?.kind {
+                NodeKind::Directory => return Ok(None),
+                NodeKind::File | NodeKind::System | NodeKind::RawDevice => {}
+                kind => {
+                    let detail = format!("a {} cannot be opened", kind.word());
+                    return Err(Error::invalid(Problem::BadValue, detail));
+                }
+            }
+            let name = path.rsplit(|&b| b == b'/').next().unwrap_or_default().to_vec();
+            let (files, node, parent) = (files.clone(), *node, *parent);
+            let disk = files.fs.open(node, &Fork::Data)?;
+            Ok(Some(Source { disk, origin: Origin::File { files, node, parent, name }, locator }))
+        }
+    }
+}
+
+/// `disk.qcow2@daily` as a file and the name of a snapshot.
+fn snapshot_of(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = text.iter().rposition(|&byte| byte == b'@')?;
+    Some((&text[..at], &text[at + 1..])).filter(|(file, name)| !file.is_empty() && !name.is_empty())
+}
+
+/// Whether nothing at all has that name.
+fn is_missing(path: &Path) -> bool {
+    path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
 }
 
 fn in_file_system(here: &Opened) -> bool {
@@ -363,41 +445,6 @@ fn pick(mut here: Opened, volume: &Volume) -> Opened {
     here.locator = here.locator.step(volume.name.as_bytes());
     here.at = At::Disk { disk: Arc::clone(&volume.disk), origin: Origin::Inner };
     here
-}
-
-/// `p2`, `label=EFI`, `uuid=…`; the bare name of a volume works too.
-fn select_volume(table: &VolumeTable, step: &[u8]) -> Result<Option<Volume>> {
-    let text = String::from_utf8_lossy(step);
-    let (key, value) = text.split_once('=').unwrap_or(("name", &text));
-    let matches = |volume: &&Volume| match key {
-        "name" => volume.name == value,
-        "label" => volume.label == value,
-        "uuid" => !value.is_empty() && volume.uuid.eq_ignore_ascii_case(value),
-        _ => false,
-    };
-    let mut found = table.volumes.iter().filter(matches);
-    let first = found.next().cloned();
-    let others: Vec<&str> = found.map(|volume| volume.name.as_str()).collect();
-    if let (Some(first), false) = (&first, others.is_empty()) {
-        let detail = format!("{text:?} means {} and {}", first.name, others.join(", "));
-        return Err(Error::invalid(Problem::Ambiguous, detail).advise("name one of them"));
-    }
-    Ok(first)
-}
-
-fn no_such_volume(table: &VolumeTable, step: &[u8], choices: &[Volume]) -> Error {
-    let step = String::from_utf8_lossy(step);
-    let names =
-        |volumes: &[Volume]| volumes.iter().map(|v| v.name.as_str()).collect::<Vec<_>>().join(", ");
-    if choices.len() > 1 {
-        let detail = format!("{step:?} could be in any of several volumes");
-        return Error::invalid(Problem::Ambiguous, detail).advise(format!(
-            "name the volume first; those with a file system: {}",
-            names(choices)
-        ));
-    }
-    let detail = format!("the {} has no volume {step:?}", table.format);
-    Error::not_found(detail).advise(format!("its volumes: {}", names(&table.volumes)))
 }
 
 fn unrecognised(disk: &Arc<dyn Disk>, may_be_image: bool) -> Error {

@@ -33,8 +33,10 @@ pub(crate) fn resolve(name: &[u8], from: &Source, options: &OpenOptions) -> Resu
                 None => Err(denied(name).advise("the name leads out of this datastore")),
             }
         }
-        (Err(error), Origin::File { .. }) => Err(error
-            .advise("`--references datastore` lets images name any file of their datastore")),
+        (Err(error), Origin::File { .. }) => {
+            Err(error
+                .advise("`--references datastore` lets images name any file of their datastore"))
+        }
         (Err(error), _) => Err(error),
     }
 }
@@ -93,8 +95,9 @@ fn on_host(name: &Name, path: &Path, from: &Source, options: &OpenOptions) -> Re
     let found = match path.symlink_metadata() {
         Ok(found) if found.is_file() => found,
         Ok(_) => {
-            return Err(denied(name.as_bytes())
-                .advise("it is not a regular file of the image's directory"));
+            return Err(
+                denied(name.as_bytes()).advise("it is not a regular file of the image's directory")
+            );
         }
         Err(error) => {
             return Err(Error::io(Problem::Missing, path.display().to_string(), &error));

@@ -192,7 +192,8 @@ fn vmfs5_reads_as_vmfs_tools_do() {
 fn vmfs3_reads_as_vmfs_tools_do() {
     let dir = tempfile::tempdir().unwrap();
     let image = dir.path().join("vmfs3.img");
-    let noise: Vec<u8> = (0..5_000_000u32).flat_map(|n| n.wrapping_mul(0x9e37_79b9).to_le_bytes()).collect();
+    let noise: Vec<u8> =
+        (0..5_000_000u32).flat_map(|n| n.wrapping_mul(0x9e37_79b9).to_le_bytes()).collect();
     adit_testkit::Vmfs::three()
         .label("three")
         .file("vm/small", "tiny")

@@ -1,0 +1,123 @@
+//! QCOW and QCOW2.
+
+use super::{Contents, Expect, Find, Identity, Image, Parts, Wanted, facts};
+use crate::Fact;
+use adit_core::{Disk, DiskExt, Finding, Limits, Result};
+use adit_qcow::{Purpose, Reference, SnapshotSize};
+use std::sync::Arc;
+
+/// The disk of an image, or one of its snapshots.
+#[derive(Debug)]
+struct Qcow {
+    image: adit_qcow::Image,
+    snapshot: Option<String>,
+}
+
+/// Reads the headers.
+pub(crate) fn read(file: Arc<dyn Disk>, limits: &Limits) -> Result<Box<dyn Image>> {
+    let image = adit_qcow::Image::open(file, limits)?;
+    Ok(Box::new(Qcow { image, snapshot: None }))
+}
+
+/// Reads the headers, for the disk as it was in a snapshot.
+pub(crate) fn read_snapshot(
+    file: Arc<dyn Disk>,
+    limits: &Limits,
+    snapshot: &str,
+) -> Result<Box<dyn Image>> {
+    let image = adit_qcow::Image::open(file, limits)?;
+    Ok(Box::new(Qcow { image, snapshot: Some(snapshot.to_owned()) }))
+}
+
+impl Image for Qcow {
+    fn format(&self) -> String {
+        let format = if self.image.version() == 1 { "QCOW" } else { "QCOW2" };
+        match &self.snapshot {
+            Some(_) => format!("{format} snapshot"),
+            None => format.to_owned(),
+        }
+    }
+
+    fn wants(&self) -> Vec<Wanted> {
+        let wanted = |reference: Reference| Wanted {
+            is_data: reference.purpose == Purpose::Data,
+            expect: expected(reference.format.as_deref()),
+            names: Some(reference.name).into_iter().filter(|name| !name.is_empty()).collect(),
+            identity: None,
+        };
+        self.image.references().into_iter().map(wanted).collect()
+    }
+
+    fn identity(&self) -> Identity {
+        Identity::None
+    }
+
+    fn accepts(&self, _parent: &Identity) -> Result<Vec<Finding>> {
+        // QCOW stores nothing to compare.
+        Ok(Vec::new())
+    }
+
+    fn disk(&self, name: &str, parts: Parts, _extent: Find<'_>) -> Result<Contents> {
+        let parts = adit_qcow::Parts { backing: parts.parent, data: parts.data };
+        let disk = match &self.snapshot {
+            Some(snapshot) => {
+                self.image.disk_of_snapshot(name, snapshot, SnapshotSize::Then, parts)?
+            }
+            None => self.image.disk(name, parts)?,
+        };
+        let mut notes = self.image.notes();
+        let mut facts = vec![
+            ("size_bytes", Fact::Bytes(disk.size_bytes())),
+            ("version", Fact::Count(self.image.version().into())),
+            ("cluster_size_bytes", Fact::Bytes(self.image.cluster_size_bytes())),
+        ];
+        if let Some(snapshot) = &self.snapshot {
+            facts.push(("snapshot", Fact::Text(snapshot.clone())));
+        }
+        let known = ["version", "cluster size", "snapshots", "bitmaps"];
+        let others = self.image.facts().into_iter().filter(|(label, _)| !known.contains(label));
+        facts.extend(others.map(|(label, text)| (facts::key(label), Fact::Text(text))));
+        self.list(&mut facts, &mut notes);
+        Ok(Contents { disk, facts, notes })
+    }
+}
+
+impl Qcow {
+    /// Snapshots and bitmaps. The disk can be read without them, so damage is only said.
+    fn list(&self, facts: &mut Vec<(&'static str, Fact)>, notes: &mut Vec<Finding>) {
+        match self.image.snapshots() {
+            Ok(list) if list.is_empty() => {}
+            Ok(list) => {
+                let names = list.iter().map(|one| format!("{} {}", one.id_text(), one.name_text()));
+                facts.push(("snapshots", Fact::List(names.collect())));
+            }
+            Err(error) => notes.push(Finding::from_error("qcow-snapshots-unreadable", &error)),
+        }
+        match self.image.bitmaps() {
+            Ok(list) if list.is_empty() => {}
+            Ok(list) => {
+                let names = list.iter().map(|one| match one.consistent {
+                    true => one.name_text(),
+                    false => format!("{} (not consistent)", one.name_text()),
+                });
+                facts.push(("bitmaps", Fact::List(names.collect())));
+            }
+            Err(error) => notes.push(Finding::from_error("qcow-bitmaps-unreadable", &error)),
+        }
+    }
+}
+
+/// What a backing file must be, by QEMU's word for its format.
+fn expected(format: Option<&[u8]>) -> Expect {
+    Expect::Format(match format {
+        None => return Expect::Guess,
+        Some(b"raw") => return Expect::Raw,
+        Some(b"qcow" | b"qcow2") => &["qcow"],
+        Some(b"vmdk") => &["vmdk", "vmdk-descriptor"],
+        Some(b"vpc") => &["vhd"],
+        Some(b"vhdx") => &["vhdx"],
+        Some(b"vdi") => &["vdi"],
+        Some(b"parallels") => &["parallels"],
+        Some(other) => return Expect::Unknown(String::from_utf8_lossy(other).into_owned()),
+    })
+}
