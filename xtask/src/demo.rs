@@ -45,9 +45,9 @@ pub fn run() -> Result<(), String> {
     let adit = adit.to_str().ok_or("the project's path is no UTF-8")?;
     let show = |arguments: &[&str]| {
         println!("\n$ adit {}", arguments.join(" "));
-        let inside = format!("cd \"$0\" && \"$@\"");
+        let inside = "cd \"$0\" && \"$@\"";
         let home = home.to_str().ok_or("the project's path is no UTF-8")?;
-        command("bash", &[&["-c", &inside, home, adit], arguments].concat())
+        command("bash", &[&["-c", inside, home, adit], arguments].concat())
     };
     show(&["info", "lun.img"])?;
     show(&["tree", "lun.img"])?;

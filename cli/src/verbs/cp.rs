@@ -87,14 +87,14 @@ impl Copying<'_> {
         if self.cp.recursive && !matches!(opened.at, At::Node { .. }) {
             opened = self.session.opener.descend(opened)?;
         }
-        if let At::Node { files, node, .. } = &opened.at {
-            if files.fs.metadata(*node)?.kind == NodeKind::Directory {
-                if !self.cp.recursive {
-                    return Err(Error::invalid(Problem::BadValue, "it is a directory")
-                        .advise("`adit cp -r` copies directories"));
-                }
-                return self.tree(&opened, target);
+        if let At::Node { files, node, .. } = &opened.at
+            && files.fs.metadata(*node)?.kind == NodeKind::Directory
+        {
+            if !self.cp.recursive {
+                return Err(Error::invalid(Problem::BadValue, "it is a directory")
+                    .advise("`adit cp -r` copies directories"));
             }
+            return self.tree(&opened, target);
         }
         self.file(opened, path, target)
     }

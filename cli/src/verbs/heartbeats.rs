@@ -84,12 +84,12 @@ fn read_again(session: &Session, vmfs: &Vmfs, seconds: u64) -> Result<Vec<Heartb
     let (mut at, end) = (0x30_0000, volume.size_bytes().min(0x70_0000));
     while at < end {
         let leaf = Leaf::find(volume, at)?;
-        if let LeafKind::Stored { disk, offset } = &leaf.kind {
-            if let Some(file) = disk.as_file() {
-                let length = std::num::NonZeroU64::new(leaf.length.min(end - at));
-                // A kernel that keeps its cache shows a dead host; it never shows a live one.
-                let _ = rustix::fs::fadvise(file, *offset, length, rustix::fs::Advice::DontNeed);
-            }
+        if let LeafKind::Stored { disk, offset } = &leaf.kind
+            && let Some(file) = disk.as_file()
+        {
+            let length = std::num::NonZeroU64::new(leaf.length.min(end - at));
+            // A kernel that keeps its cache shows a dead host; it never shows a live one.
+            let _ = rustix::fs::fadvise(file, *offset, length, rustix::fs::Advice::DontNeed);
         }
         at += leaf.length.max(1);
     }

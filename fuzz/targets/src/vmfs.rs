@@ -166,7 +166,7 @@ fn use_all(disk: Arc<dyn Disk>) {
         let _ = vmfs.find(name, &adit_core::FindOptions::default());
     }
     if let Ok(heartbeats) = vmfs.heartbeats() {
-        let _ = heartbeats.iter().map(|heartbeat| heartbeat.host()).count();
+        heartbeats.iter().for_each(|heartbeat| drop(heartbeat.host()));
     }
     let mut findings = 0u32;
     let _ = vmfs.check(&mut |_| findings += 1, &Interrupt::default());
