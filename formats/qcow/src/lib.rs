@@ -9,7 +9,7 @@
 //!
 //! Files, in order: `layout` (structures) → `header` with `extension` and `feature` → `image` →
 //! `snapshot`, `bitmap`, `facts`; and the way of a byte: `map` → `table` (L1, L2) → `entry` → `codec`.
-//! `power` is the arithmetic of power-of-two units.
+//! `power` is the arithmetic of power-of-two units. `write` lays out new images.
 #![forbid(unsafe_code)]
 #![deny(
     clippy::arithmetic_side_effects,
@@ -35,6 +35,7 @@ mod map;
 mod power;
 mod snapshot;
 mod table;
+pub mod write;
 
 pub use bitmap::Bitmap;
 pub use codec::Compression;

@@ -10,7 +10,8 @@
 //! - `Check` for [`Image`]: every entry of the block map, and whether two share a block.
 //!
 //! Files, in order: `layout` → `header` → `image` (with `identity` for parents) → `entries` (the
-//! block map, a page at a time) → `map`; `check` and `inspect` beside them.
+//! block map, a page at a time) → `map`; `check` and `inspect` beside them;
+//! `write` lays out new images.
 #![forbid(unsafe_code)]
 #![deny(
     clippy::arithmetic_side_effects,
@@ -33,6 +34,7 @@ mod image;
 mod inspect;
 pub mod layout;
 mod map;
+pub mod write;
 
 pub use header::{Type, probe};
 pub use identity::{ParentIdentity, Purpose, Reference};

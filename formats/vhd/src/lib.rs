@@ -9,7 +9,7 @@
 //!
 //! Files, in order: `layout` → `footer` (which copy counts) → `header` → `locator` (names of
 //! the parent), `batmap` (which blocks are full) → `image` → `map`; `check` and `inspect` stand
-//! beside them.
+//! beside them, and `write` lays out new images.
 //!
 //! # What a clear bit means
 //!
@@ -40,6 +40,7 @@ mod layout;
 mod locator;
 mod map;
 mod probe;
+pub mod write;
 
 pub use footer::Kind;
 pub use image::{Image, SizeRule};

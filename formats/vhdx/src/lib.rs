@@ -9,7 +9,7 @@
 //!
 //! Files, in order: `layout` → `header` (which of two counts) → `log` and `patch` (the file as
 //! its log says) → `regions` → `metadata`, `locator` → `image` → `map`. `checksum` serves them,
-//! `check` and `inspect` stand beside them.
+//! `check` and `inspect` stand beside them, and `write` lays out new images.
 //!
 //! # The log
 //!
@@ -42,6 +42,7 @@ mod map;
 mod metadata;
 mod patch;
 mod regions;
+pub mod write;
 
 pub use image::Image;
 pub use locator::{NameSource, ParentIdentity, Purpose, Reference};

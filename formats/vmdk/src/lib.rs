@@ -41,6 +41,7 @@ mod sesparse;
 mod sparse;
 mod stream;
 mod tables;
+pub mod write;
 
 pub use check::check_sparse;
 pub use descriptor::{Descriptor, Entry};
