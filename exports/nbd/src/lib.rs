@@ -1,1 +1,21 @@
-//! Placeholder.
+//! Disks over the Network Block Device protocol, both ways.
+//!
+//! - [`Server`]: offers [`Export`]s on Unix sockets, TCP and sockets of the service manager.
+//!   `server/handshake.rs` haggles, `server/session.rs` takes requests, `server/read.rs` moves
+//!   the bytes, `server/context.rs` tells what is a hole.
+//! - [`Counters`]: what an export was asked for.
+//! - [`NbdDisk`]: another server's export as a [`adit_core::Disk`]; [`Address`] is its URI.
+//!
+//! Threads, no futures; nothing is allocated per request; neither side trusts the other.
+#![forbid(unsafe_code)]
+
+mod counters;
+mod errors;
+mod export;
+mod protocol;
+mod server;
+mod socket;
+
+pub use counters::Counters;
+pub use export::Export;
+pub use server::{Server, ServerOptions};
