@@ -1,0 +1,176 @@
+//! How a mount begins and ends.
+
+mod common;
+
+use adit_core::{Disk, Interrupt, Kind, MemoryDisk};
+use adit_fuse::{MountOptions, Source, mount};
+use adit_testkit::Vmfs as Maker;
+use common::*;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+fn small() -> Volume {
+    Volume::of(&Maker::six().file("web01/web01.vmx", "guestOS = \"debian12-64\"\n"))
+}
+
+fn is_mounted(dir: &Path) -> bool {
+    let table = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    table.lines().any(|line| line.split(' ').nth(1) == dir.to_str())
+}
+
+fn memory() -> Source {
+    Source::Disk { disk: MemoryDisk::open("memory", vec![7; 9000]), partitions: Vec::new() }
+}
+
+#[test]
+fn a_mount_shows_what_it_is_and_cannot_be_written() {
+    let volume = small();
+    let here = volume.mount(&options());
+    let table = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    let dir = here.path().to_str().unwrap();
+    let line = table.lines().find(|line| line.contains(dir)).unwrap();
+    assert!(line.starts_with("lun.img//p1 "), "{line}");
+    assert!(line.contains(" fuse.adit ro,nosuid,nodev"), "{line}");
+    assert!(!line.contains("allow_other"), "{line}");
+    let listed = shell(Path::new("/"), "mount -t fuse.adit");
+    assert!(listed.contains(dir), "{listed}");
+    for refused in ["touch new", "rm web01/web01.vmx", "echo x >> web01/web01.vmx", "mkdir d"] {
+        let output = run(here.path(), refused);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(text.contains("Read-only file system"), "{refused}: {text}");
+    }
+    assert_eq!(shell(here.path(), "cat web01/web01.vmx"), "guestOS = \"debian12-64\"\n");
+}
+
+#[test]
+fn others_may_look_only_when_asked_for_and_then_by_permission() {
+    let volume = small();
+    let here = volume.mount(&MountOptions { allow_other: true, ..options() });
+    let table = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    let line = table.lines().find(|line| line.contains(here.path().to_str().unwrap())).unwrap();
+    assert!(line.contains("allow_other") && line.contains("default_permissions"), "{line}");
+}
+
+#[test]
+fn unmounting_closes_the_source_and_can_be_repeated() {
+    let disk: Arc<dyn Disk> = MemoryDisk::open("memory", vec![7; 9000]);
+    let held = Arc::downgrade(&disk);
+    let here = here(Source::Disk { disk, partitions: Vec::new() }, &options());
+    assert_eq!(std::fs::read(here.path().join("disk")).unwrap(), vec![7; 9000]);
+    assert!(is_mounted(here.path()));
+    here.mounted.unmount().unwrap();
+    assert!(!is_mounted(here.path()));
+    assert!(held.upgrade().is_none());
+    here.mounted.unmount().unwrap();
+    here.mounted.detach().unwrap();
+    here.mounted.wait().unwrap();
+}
+
+#[test]
+fn dropping_unmounts_even_what_is_in_use() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(mount(memory(), dir.path(), &options()).unwrap());
+    assert!(!is_mounted(dir.path()));
+
+    let mounted = mount(memory(), dir.path(), &options()).unwrap();
+    let open = std::fs::File::open(dir.path().join("disk")).unwrap();
+    drop(mounted);
+    assert!(!is_mounted(dir.path()));
+    drop(open);
+}
+
+#[test]
+fn a_mount_in_use_stays_until_it_is_free() {
+    let here = here(memory(), &options());
+    let open = std::fs::File::open(here.path().join("disk")).unwrap();
+    let error = here.mounted.unmount().unwrap_err();
+    assert_eq!(error.kind(), Kind::Busy);
+    assert!(error.advice().unwrap().contains("fuser -vm"), "{error:?}");
+    assert_eq!(std::fs::read(here.path().join("disk")).unwrap().len(), 9000);
+    drop(open);
+    here.mounted.unmount().unwrap();
+    assert!(!is_mounted(here.path()));
+}
+
+#[test]
+fn waiting_ends_when_somebody_else_unmounts() {
+    let here = here(memory(), &options());
+    let interrupt = Interrupt::default();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| here.mounted.wait());
+        std::thread::sleep(Duration::from_millis(50));
+        let dir = here.path().display();
+        shell(Path::new("/"), &format!("umount {dir} || fusermount3 -u {dir}"));
+        waiting.join().unwrap().unwrap();
+    });
+    here.mounted.wait_unless(&interrupt).unwrap();
+}
+
+#[test]
+fn waiting_ends_on_request_and_leaves_the_mount() {
+    let here = here(memory(), &options());
+    let interrupt = Interrupt::default();
+    interrupt.raise();
+    assert_eq!(here.mounted.wait_unless(&interrupt).unwrap_err().kind(), Kind::Interrupted);
+    assert!(is_mounted(here.path()));
+}
+
+#[test]
+fn a_source_that_hangs_holds_up_neither_unmounting_nor_its_readers() {
+    let disk = Watched::open(MemoryDisk::open("memory", vec![7; 9000]));
+    disk.hang(true);
+    let source = Source::Disk { disk: disk.clone(), partitions: Vec::new() };
+    let patience = Duration::from_millis(300);
+    let here = here(source, &MountOptions { unmount_patience: patience, ..options() });
+    let mut reader = Command::new("cat")
+        .arg(here.path().join("disk"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    while disk.reads.load(std::sync::atomic::Ordering::SeqCst) == 0 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let start = Instant::now();
+    assert_eq!(here.mounted.unmount().unwrap_err().kind(), Kind::Busy);
+    here.mounted.detach().unwrap();
+    assert!(!is_mounted(here.path()));
+    assert!(!reader.wait().unwrap().success());
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    disk.hang(false);
+}
+
+#[test]
+fn what_cannot_be_mounted_is_refused_with_advice() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = mount(memory(), &dir.path().join("missing"), &options()).unwrap_err();
+    assert_eq!(missing.kind(), Kind::NotFound);
+    let file = dir.path().join("file");
+    std::fs::write(&file, "x").unwrap();
+    assert_eq!(mount(memory(), &file, &options()).unwrap_err().kind(), Kind::Invalid);
+
+    let volume = small();
+    let fs = volume.open();
+    let folder = adit_core::FileSystemExt::find(
+        fs.as_ref(),
+        b"web01/web01.vmx",
+        &adit_core::FindOptions::default(),
+    );
+    let source = Source::Folder { folder: folder.unwrap(), fs };
+    let error = mount(source, dir.path(), &options()).unwrap_err();
+    assert_eq!(error.kind(), Kind::Invalid);
+    assert!(error.advice().is_some());
+}
+
+#[test]
+fn two_mounts_over_each_other_come_off_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let lower = mount(memory(), dir.path(), &options()).unwrap();
+    let upper = mount(memory(), dir.path(), &options()).unwrap();
+    assert_eq!(lower.unmount().unwrap_err().kind(), Kind::Busy);
+    upper.unmount().unwrap();
+    lower.unmount().unwrap();
+    assert!(!is_mounted(dir.path()));
+}
