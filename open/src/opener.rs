@@ -384,7 +384,10 @@ impl Opener {
         format: &Format,
         snapshot: Option<&str>,
     ) -> Result<Opened> {
-        let chain = images::open(self, file, format, snapshot)?;
+        let mut chain = images::open(self, file, format, snapshot)?;
+        if let Some(image) = chain.layers.first_mut() {
+            image.locator = here.locator.step(b"");
+        }
         here.notes.extend(chain.notes);
         here.layers.extend(chain.layers);
         let (disk, origin) = match snapshot {

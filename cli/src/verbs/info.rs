@@ -19,19 +19,8 @@ pub fn run(session: &Session, path: &OsStr) -> u8 {
 
 fn look(session: &Session, path: &OsStr) -> Result<u8> {
     let opened = session.opener.open(path)?;
-    // Bytes that are nothing we know are still a place; a broken layer inside is an error.
     let inside = match &opened.at {
-        At::Disk { .. } | At::Volumes { .. } => match session.opener.descend(opened.clone()) {
-            Ok(inside) => inside,
-            // The contents of an image or a partition may be anything; a whole source that is
-            // nothing we know is more likely the wrong one.
-            Err(error) if error.kind() == Kind::Unsupported && opened.layers.len() > 1 => {
-                let mut plain = opened;
-                plain.notes.push(Finding::info("not-recognised", error.detail()));
-                plain
-            }
-            Err(error) => return Err(error),
-        },
+        At::Disk { .. } | At::Volumes { .. } => inside_of(session, opened)?,
         At::Node { .. } => opened,
     };
     let mut out = Out::new();
@@ -42,6 +31,26 @@ fn look(session: &Session, path: &OsStr) -> Result<u8> {
     }
     out.finish();
     Ok(code_of(&inside.notes))
+}
+
+/// The innermost layer. Bytes that are nothing we know are still a place; a broken layer inside
+/// is an error.
+fn inside_of(session: &Session, opened: Opened) -> Result<Opened> {
+    let unknown = |error: &adit_core::Error| error.kind() == Kind::Unsupported;
+    let plain = match session.opener.descend(opened.clone()) {
+        Ok(inside) => return Ok(inside),
+        Err(error) if !unknown(&error) => return Err(error),
+        // The contents of an image or a partition may be anything; a whole source that is
+        // nothing we know is more likely the wrong one.
+        Err(error) if opened.layers.len() > 1 => (opened, error),
+        Err(error) => match session.opener.enter(opened) {
+            Ok(image) => (image, error),
+            Err(_) => return Err(error),
+        },
+    };
+    let (mut plain, error) = plain;
+    plain.notes.push(Finding::info("not-recognised", error.detail()));
+    Ok(plain)
 }
 
 fn document(opened: &Opened) -> Result<Value> {

@@ -102,7 +102,7 @@ impl Chain<'_> {
             let Some(child) = self.links.last() else { return Ok(()) };
             let name = child.file.locator.to_string();
             let mut parent = None;
-            for wanted in child_wants(child) {
+            for wanted in child.image.wants() {
                 let found = self.find(&wanted).map_err(|error| error.in_layer(name.clone()))?;
                 match (found, self.links.len().checked_sub(1)) {
                     (Some(found), Some(at)) if wanted.is_data => {
@@ -207,10 +207,10 @@ impl Chain<'_> {
             return Err(Error::invalid(Problem::Ambiguous, detail));
         }
         found.pop().ok_or_else(|| {
-            let looked = if too_many { "the first 1024" } else { "all" };
+            let looked = if too_many { "the first 1024 files" } else { "the files" };
             outdated.unwrap_or_else(|| {
                 let detail = format!(
-                    "its parent has no name, only {identity}, and none of {looked} files beside it has that"
+                    "its parent has no name, only {identity}, and none of {looked} beside it has that"
                 );
                 Error::not_found(detail)
             })
@@ -292,10 +292,6 @@ impl Chain<'_> {
         };
         link.image.disk(&link.file.locator.to_string(), parts, &mut extent)
     }
-}
-
-fn child_wants(child: &Link) -> Vec<Wanted> {
-    child.image.wants()
 }
 
 fn read(file: &Source, format: &Format, limits: &Limits) -> Result<Box<dyn Image>> {

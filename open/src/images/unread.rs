@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 /// Refuses a QED image.
 pub(crate) fn qed(_file: Arc<dyn Disk>, _limits: &Limits) -> Result<Box<dyn Image>> {
-    Err(refused("QED disk image").advise("`qemu-img convert` turns it into QCOW2"))
+    Err(refused("a QED disk image").advise("`qemu-img convert` turns it into QCOW2"))
 }
 
 /// Refuses an ASIF image.
 pub(crate) fn asif(_file: Arc<dyn Disk>, _limits: &Limits) -> Result<Box<dyn Image>> {
-    Err(refused("ASIF disk image (Apple sparse image)")
+    Err(refused("an ASIF disk image (Apple sparse image)")
         .advise("`diskutil image create from` on a Mac turns it into a raw disk"))
 }
 
 fn refused(what: &str) -> Error {
-    Error::unsupported(format!("it is a {what}, which is not read"))
+    Error::unsupported(format!("it is {what}, which is not read"))
 }
