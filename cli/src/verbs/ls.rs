@@ -1,5 +1,6 @@
 //! `adit ls`: directories and volumes.
 
+use super::list::Wanted;
 use super::{list, shown};
 use crate::args::Ls;
 use crate::output::{self, Out, put_bytes};
@@ -110,16 +111,27 @@ impl Listing<'_> {
         let name = adit_core::Name::new(name)?;
         let entry =
             adit_core::DirEntry { name, node, kind: metadata.kind, after: adit_core::Cursor(0) };
-        let listed = [Listed { entry, metadata: Ok(metadata), target }];
+        let listed = [Listed { entry, metadata: Some(Ok(metadata)), target }];
         self.show(&listed);
-        Ok(listed.iter().map(entry_json).collect())
+        Ok(self.values(&listed).into())
+    }
+
+    /// The entries as JSON, when that is asked for.
+    fn values(&self, listed: &[Listed]) -> Vec<Value> {
+        if self.session.common.json { listed.iter().map(entry_json).collect() } else { Vec::new() }
+    }
+
+    /// A plain list needs names alone; a folder of 100 000 files then costs no node.
+    fn wanted(&self) -> Wanted {
+        if self.ls.long || self.session.common.json { Wanted::Nodes } else { Wanted::Names }
     }
 
     fn directory(&mut self, files: &Files, node: NodeId, path: &[u8]) -> Result<Value> {
-        let (listed, problems) = list::read(self.session, files, node, self.ls.all)?;
+        let wanted = self.wanted();
+        let (listed, problems) = list::read(self.session, files, node, self.ls.all, wanted)?;
         self.problems(path, &problems);
         self.show(&listed);
-        let mut entries: Vec<Value> = listed.iter().map(entry_json).collect();
+        let mut entries = self.values(&listed);
         if self.ls.recursive {
             self.below(files, path, &listed, &mut entries, 1)?;
         }
@@ -134,8 +146,8 @@ impl Listing<'_> {
         entries: &mut [Value],
         depth: u64,
     ) -> Result<()> {
-        for (listed, value) in listed.iter().zip(entries) {
-            if listed.kind() != NodeKind::Directory || listed.metadata.is_err() {
+        for (index, listed) in listed.iter().enumerate() {
+            if listed.kind() != NodeKind::Directory || listed.error().is_some() {
                 continue;
             }
             let mut inner = path.to_vec();
@@ -152,20 +164,25 @@ impl Listing<'_> {
                 );
                 continue;
             }
-            let (children, problems) =
-                match list::read(self.session, files, listed.entry.node, self.ls.all) {
-                    Ok(read) => read,
-                    Err(error) => {
-                        self.session.interrupt.check()?;
-                        self.problems(&inner, &[error]);
-                        continue;
-                    }
-                };
+            let (children, problems) = match list::read(
+                self.session,
+                files,
+                listed.entry.node,
+                self.ls.all,
+                self.wanted(),
+            ) {
+                Ok(read) => read,
+                Err(error) => {
+                    self.session.interrupt.check()?;
+                    self.problems(&inner, &[error]);
+                    continue;
+                }
+            };
             self.problems(&inner, &problems);
             self.show(&children);
-            let mut inside: Vec<Value> = children.iter().map(entry_json).collect();
+            let mut inside = self.values(&children);
             self.below(files, &inner, &children, &mut inside, depth + 1)?;
-            if let Value::Object(map) = value {
+            if let Some(Value::Object(map)) = entries.get_mut(index) {
                 map.insert("entries".into(), Value::Array(inside));
             }
         }
@@ -185,12 +202,11 @@ impl Listing<'_> {
     }
 
     fn show(&mut self, listed: &[Listed]) {
-        let damaged =
-            listed.iter().filter_map(|entry| Some((entry, entry.metadata.as_ref().err()?)));
+        let damaged = listed.iter().filter_map(|entry| Some((entry, entry.error()?)));
         for (count, (entry, error)) in damaged.enumerate() {
             self.code = exit::worse(self.code, exit::PARTIAL);
             if count == DAMAGED_SHOWN_MAX {
-                let left = listed.iter().filter(|entry| entry.metadata.is_err()).count() - count;
+                let left = listed.iter().filter(|entry| entry.error().is_some()).count() - count;
                 eprintln!(
                     "… and {left} more names whose nodes cannot be read; `--json` tells of each"
                 );
@@ -235,7 +251,7 @@ impl Listing<'_> {
             None => listed.entry.name.to_string(),
         };
         let node = if self.ls.inode { listed.entry.node.0.to_string() } else { String::new() };
-        let Ok(metadata) = &listed.metadata else {
+        let Some(metadata) = listed.known() else {
             let unknown = || "?".to_owned();
             return vec![
                 node,
@@ -264,13 +280,13 @@ impl Listing<'_> {
 fn entry_json(listed: &Listed) -> Value {
     let mut map = Map::new();
     put_bytes(&mut map, "name", listed.entry.name.as_bytes());
-    match &listed.metadata {
-        Ok(metadata) => map.extend(output::metadata_json(metadata)),
-        Err(error) => {
-            map.insert("node".into(), listed.entry.node.0.into());
-            map.insert("kind".into(), listed.entry.kind.word().into());
-            map.insert("error".into(), output::error_json("read the node", error));
-        }
+    if let Some(metadata) = listed.known() {
+        map.extend(output::metadata_json(metadata));
+    }
+    if let Some(error) = listed.error() {
+        map.insert("node".into(), listed.entry.node.0.into());
+        map.insert("kind".into(), listed.entry.kind.word().into());
+        map.insert("error".into(), output::error_json("read the node", error));
     }
     if let Some(target) = &listed.target {
         put_bytes(&mut map, "target", target);

@@ -71,7 +71,8 @@ impl Tree<'_> {
     }
 
     fn below(&mut self, files: &Files, dir: NodeId, indent: &str, level: usize) -> Result<Value> {
-        let (listed, problems) = list::read(self.session, files, dir, self.all)?;
+        let (listed, problems) =
+            list::read(self.session, files, dir, self.all, list::Wanted::Nodes)?;
         for problem in &problems {
             self.damaged("list a directory", problem);
         }
@@ -83,9 +84,11 @@ impl Tree<'_> {
             self.line(&format!("{indent}{branch}{}", describe(entry)));
             let mut map = Map::new();
             put_bytes(&mut map, "name", entry.entry.name.as_bytes());
-            match &entry.metadata {
-                Ok(metadata) => map.extend(output::metadata_json(metadata)),
-                Err(error) => self.damaged(&format!("read {}", entry.entry.name), error),
+            if let Some(metadata) = entry.known() {
+                map.extend(output::metadata_json(metadata));
+            }
+            if let Some(error) = entry.error() {
+                self.damaged(&format!("read {}", entry.entry.name), error);
             }
             if entry.kind() == NodeKind::Directory {
                 self.counts.0 += 1;
@@ -121,12 +124,12 @@ impl Tree<'_> {
 
 fn describe(listed: &Listed) -> String {
     let name = &listed.entry.name;
-    match (&listed.metadata, &listed.target) {
-        (Err(_), _) => format!("{name}  [unreadable]"),
-        (Ok(_), Some(target)) => {
+    match (listed.known(), &listed.target) {
+        (None, _) => format!("{name}  [unreadable]"),
+        (Some(_), Some(target)) => {
             format!("{name} -> {}", String::from_utf8_lossy(target).escape_debug())
         }
-        (Ok(metadata), None) => match metadata.kind {
+        (Some(metadata), None) => match metadata.kind {
             NodeKind::Directory => format!("{name}/"),
             NodeKind::RawDevice => {
                 format!("{name}  [raw device of {}]", human_bytes(metadata.size_bytes))
