@@ -6,6 +6,7 @@
 //! [`span`] finds the other devices of a spanned volume.
 #![forbid(unsafe_code)]
 
+mod describe;
 mod formats;
 mod images;
 mod locator;

@@ -88,11 +88,16 @@ impl Locator {
     }
 }
 
+/// `disk.qcow2@daily` as a file and the name of a snapshot.
+pub(crate) fn split_snapshot(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = text.iter().rposition(|&byte| byte == b'@')?;
+    Some((&text[..at], &text[at + 1..])).filter(|(file, name)| !file.is_empty() && !name.is_empty())
+}
+
 /// Whether the name is that of a file, an `@` and the name of a snapshot in it.
 fn has_snapshot(path: &Path) -> bool {
-    let bytes = path.as_os_str().as_bytes();
-    let at = bytes.iter().rposition(|&byte| byte == b'@');
-    at.is_some_and(|at| Path::new(OsStr::from_bytes(&bytes[..at])).is_file())
+    let parts = split_snapshot(path.as_os_str().as_bytes());
+    parts.is_some_and(|(file, _)| Path::new(OsStr::from_bytes(file)).is_file())
 }
 
 fn split_steps(bytes: &[u8]) -> Vec<Vec<u8>> {

@@ -1,13 +1,15 @@
 //! Walks a locator, layer by layer.
 
+use crate::describe::{lvm_layer, trailed, unrecognised, vmfs_layer};
 use crate::formats::{Format, Recognised, recognise, recognise_image};
+use crate::locator::split_snapshot;
 use crate::opened::{At, Fact, Files, LayerInfo, Opened, Origin};
 use crate::select::{no_such_volume, select_volume};
 use crate::source::Source;
 use crate::{Locator, OpenOptions, images, span};
 use adit_core::{
-    Disk, DiskExt, Error, FileSystem, FileSystemExt, FindOptions, Fork, Kind, NodeKind, Problem,
-    Result, Volume, VolumeTable,
+    Disk, Error, FileSystem, FileSystemExt, FindOptions, Kind, NodeKind, Problem, Result, Volume,
+    VolumeTable,
 };
 use adit_vmfs::Vmfs;
 use adit_vmfs_lvm::Member;
@@ -51,13 +53,13 @@ impl Opener {
     }
 
     fn open_host(&self, path: &Path) -> Result<Opened> {
-        match snapshot_of(path.as_os_str().as_bytes()) {
-            Some((file, name)) if !self.options.raw && is_missing(path) => {
-                let file = Path::new(OsStr::from_bytes(file));
-                if !file.is_file() {
-                    return self.open_host_file(path);
+        let is_gone = path.symlink_metadata().is_err();
+        match split_snapshot(path.as_os_str().as_bytes()) {
+            Some((file, name)) if is_gone && !self.options.raw => {
+                match self.open_host_file(Path::new(OsStr::from_bytes(file))) {
+                    Ok(file) => self.snapshot(file, name, || self.open_host_file(path)),
+                    Err(_) => self.open_host_file(path),
                 }
-                self.snapshot(self.open_host_file(file)?, name, || self.open_host_file(path))
             }
             _ => self.open_host_file(path),
         }
@@ -99,7 +101,7 @@ impl Opener {
         let mut plain = self.clone();
         plain.options.parents.clear();
         let here = plain.follow(plain.open(place)?)?;
-        source(&here)?.ok_or_else(|| {
+        Source::of(&here)?.ok_or_else(|| {
             let detail = format!("{} is no file", here.locator);
             Error::invalid(Problem::BadValue, detail)
         })
@@ -112,7 +114,7 @@ impl Opener {
         name: &[u8],
         otherwise: impl FnOnce() -> Result<Opened>,
     ) -> Result<Opened> {
-        let Some(file) = source(&here)? else { return otherwise() };
+        let Some(file) = Source::of(&here)? else { return otherwise() };
         let Some(format) = recognise_image(&file.disk)?.filter(|format| format.name == "qcow")
         else {
             return otherwise();
@@ -133,7 +135,7 @@ impl Opener {
             let (disk, locator) = (Arc::clone(disk), here.locator.step(b""));
             return Ok(Opened { at: At::Disk { disk, origin: Origin::Inner }, locator, ..here });
         }
-        let Some(Source { disk, origin, locator }) = source(&here)? else { return Ok(here) };
+        let Some(Source { disk, origin, locator }) = Source::of(&here)? else { return Ok(here) };
         let may_be_image = !matches!(origin, Origin::Inner) && !self.options.raw;
         let Some(found) = recognise(&disk, may_be_image, &self.options.limits)? else {
             return Err(unrecognised(&disk, may_be_image));
@@ -224,7 +226,7 @@ impl Opener {
             Err(error) if error.kind() == Kind::NotFound && !self.options.raw => error,
             found => return found,
         };
-        let Some((file, name)) = snapshot_of(step) else { return Err(error) };
+        let Some((file, name)) = split_snapshot(step) else { return Err(error) };
         match self.find(here, file) {
             Ok(file) => self.snapshot(file, name, || Err(error)),
             Err(_) => Err(error),
@@ -402,44 +404,6 @@ impl Opener {
     }
 }
 
-/// The file that is here; nothing where something is open that is no file.
-///
-/// Errors: `Invalid` for nodes that are neither file nor directory.
-fn source(here: &Opened) -> Result<Option<Source>> {
-    let locator = here.locator.clone();
-    match &here.at {
-        At::Volumes { .. } => Ok(None),
-        At::Disk { disk, origin } => {
-            Ok(Some(Source { disk: Arc::clone(disk), origin: origin.clone(), locator }))
-        }
-        At::Node { files, node, parent, path } => {
-            match files.fs.metadata(*node)?.kind {
-                NodeKind::Directory => return Ok(None),
-                NodeKind::File | NodeKind::System | NodeKind::RawDevice => {}
-                kind => {
-                    let detail = format!("a {} cannot be opened", kind.word());
-                    return Err(Error::invalid(Problem::BadValue, detail));
-                }
-            }
-            let name = path.rsplit(|&b| b == b'/').next().unwrap_or_default().to_vec();
-            let (files, node, parent) = (files.clone(), *node, *parent);
-            let disk = files.fs.open(node, &Fork::Data)?;
-            Ok(Some(Source { disk, origin: Origin::File { files, node, parent, name }, locator }))
-        }
-    }
-}
-
-/// `disk.qcow2@daily` as a file and the name of a snapshot.
-fn snapshot_of(text: &[u8]) -> Option<(&[u8], &[u8])> {
-    let at = text.iter().rposition(|&byte| byte == b'@')?;
-    Some((&text[..at], &text[at + 1..])).filter(|(file, name)| !file.is_empty() && !name.is_empty())
-}
-
-/// Whether nothing at all has that name.
-fn is_missing(path: &Path) -> bool {
-    path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
-}
-
 fn in_file_system(here: &Opened) -> bool {
     matches!(here.at, At::Node { .. }) || here.layers.iter().any(|l| l.format.starts_with("VMFS"))
 }
@@ -448,53 +412,4 @@ fn pick(mut here: Opened, volume: &Volume) -> Opened {
     here.locator = here.locator.step(volume.name.as_bytes());
     here.at = At::Disk { disk: Arc::clone(&volume.disk), origin: Origin::Inner };
     here
-}
-
-fn unrecognised(disk: &Arc<dyn Disk>, may_be_image: bool) -> Error {
-    let size = disk.size_bytes();
-    match adit_partitions::sniff(disk) {
-        Some(kind) if !may_be_image && (kind.contains("disk image") || kind.contains("VMDK")) => {
-            Error::unsupported(format!(
-                "it looks like a {kind}, but what stands inside a raw disk is never taken for an image"
-            ))
-            .advise("a guest can write anything on its disk; copy it out with `adit cp` to open it as a file")
-        }
-        Some(kind) => Error::unsupported(format!("it looks like {kind}, which is not read yet"))
-            .advise("`adit cp` and `adit hexdump` still give its raw bytes"),
-        None => Error::unsupported(format!(
-            "no partition table, VMFS volume or disk image in its {size} bytes"
-        ))
-        .advise("is it the right device, and complete? `adit hexdump` shows its bytes"),
-    }
-}
-
-fn trailed(mut note: adit_core::Finding, locator: &Locator) -> adit_core::Finding {
-    note.trail.push(locator.to_string());
-    note
-}
-
-fn lvm_layer(locator: &Locator, volume: &adit_vmfs_lvm::Volume) -> LayerInfo {
-    LayerInfo {
-        format: "VMFS LVM".into(),
-        locator: locator.clone(),
-        facts: vec![
-            ("uuid", Fact::Text(volume.uuid.clone())),
-            ("name", Fact::Text(volume.name.clone())),
-            ("size_bytes", Fact::Bytes(volume.size_bytes)),
-            ("members", Fact::Count(volume.members.len() as u64)),
-        ],
-    }
-}
-
-fn vmfs_layer(locator: &Locator, vmfs: &Vmfs) -> LayerInfo {
-    let identity = vmfs.identity();
-    let mut facts = vec![
-        ("label", Fact::Text(identity.label)),
-        ("uuid", Fact::Text(identity.uuid)),
-        ("block_size_bytes", Fact::Bytes(vmfs.superblock().block_size.get())),
-    ];
-    if let Some(created) = identity.created {
-        facts.push(("created", Fact::Time(created.seconds)));
-    }
-    LayerInfo { format: identity.format, locator: locator.step(b""), facts }
 }

@@ -1,7 +1,7 @@
 //! A file that may be an image, and where it lies.
 
-use crate::{Locator, Origin};
-use adit_core::{Disk, NodeId};
+use crate::{At, Locator, Opened, Origin};
+use adit_core::{Disk, Error, Fork, NodeId, NodeKind, Problem, Result};
 use std::fs::File;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -32,6 +32,37 @@ pub(crate) enum FileId {
 }
 
 impl Source {
+    /// The file that is here; nothing where something is open that is no file.
+    ///
+    /// Errors: `Invalid` for nodes that are neither file nor directory.
+    pub fn of(here: &Opened) -> Result<Option<Source>> {
+        let locator = here.locator.clone();
+        match &here.at {
+            At::Volumes { .. } => Ok(None),
+            At::Disk { disk, origin } => {
+                Ok(Some(Source { disk: Arc::clone(disk), origin: origin.clone(), locator }))
+            }
+            At::Node { files, node, parent, path } => {
+                match files.fs.metadata(*node)?.kind {
+                    NodeKind::Directory => return Ok(None),
+                    NodeKind::File | NodeKind::System | NodeKind::RawDevice => {}
+                    kind => {
+                        let detail = format!("a {} cannot be opened", kind.word());
+                        return Err(Error::invalid(Problem::BadValue, detail));
+                    }
+                }
+                let name = path.rsplit(|&b| b == b'/').next().unwrap_or_default().to_vec();
+                let (files, node, parent) = (files.clone(), *node, *parent);
+                let disk = files.fs.open(node, &Fork::Data)?;
+                Ok(Some(Source {
+                    disk,
+                    origin: Origin::File { files, node, parent, name },
+                    locator,
+                }))
+            }
+        }
+    }
+
     /// What file it is; nothing for a part of a raw disk.
     pub fn id(&self) -> Option<FileId> {
         match &self.origin {

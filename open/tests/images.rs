@@ -341,7 +341,7 @@ fn images_in_a_datastore_open_with_parents_and_snapshots() {
         .file("vm/base.raw", lab.read("base.raw"))
         .file("vm/one.qcow2", lab.read("one.qcow2"))
         .file("vm/two.qcow2", lab.read("two.qcow2"))
-        .write(&lab.path("lun.img"));
+        .write(lab.path("lun.img"));
     for place in ["lun.img//vm/two.qcow2//", "lun.img//vm//two.qcow2//"] {
         let opened = lab.open(place).unwrap();
         assert!(bytes(&opened) == now, "{place}");
