@@ -1,1 +1,28 @@
-//! Placeholder.
+//! The engine behind `adit convert`: any disk, as a new image file of another format.
+//!
+//! - [`convert`]: reads holes never, decodes and encodes on all processors, writes with one
+//!   thread, in the order of the disk; the file has its name only once it is whole.
+//! - [`ConvertOptions`], [`Format`], [`Compression`]: what is made; [`Converted`]: what came of it.
+//! - [`compare`]: whether two disks hold the same bytes, by extents.
+//!
+//! The format crates say where everything goes (`write::Builder` and its like) and do no I/O;
+//! this crate moves the bytes. Files, in order: `options` → `convert` → `plan` (what has to be
+//! read) → `engine` (threads, buffers, order) with `encode`, `layout` (one face for all formats),
+//! `write` and `hash` → `reopen` and `compare`, which verify.
+#![forbid(unsafe_code)]
+
+mod buffer;
+mod compare;
+mod convert;
+mod encode;
+mod engine;
+mod hash;
+mod layout;
+mod options;
+mod plan;
+mod reopen;
+mod write;
+
+pub use compare::compare;
+pub use convert::convert;
+pub use options::{Compression, ConvertOptions, Converted, Format};
