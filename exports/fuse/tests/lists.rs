@@ -223,12 +223,24 @@ fn a_damaged_directory_lists_what_is_sound_and_then_fails() {
 }
 
 #[test]
-fn a_missing_name_is_asked_for_once() {
-    let volume = Volume::of(&wide());
-    let here = volume.mount(&options());
-    for _ in 0..2 {
-        let error = std::fs::metadata(here.path().join("nothing")).unwrap_err();
+fn a_name_is_asked_for_once_be_it_there_or_not() {
+    let many = Many::new(10, 10, None);
+    let here = here(Source::Files(many.clone()), &options());
+    for _ in 0..5 {
+        let error = std::fs::metadata(here.path().join("f99")).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+        std::fs::metadata(here.path().join("f000003")).unwrap();
     }
+    assert_eq!(many.lookups.load(Ordering::SeqCst), 2);
     assert_eq!(here.mounted.incident_count(), 0);
+}
+
+#[test]
+fn a_listing_brings_what_stat_asks_for() {
+    let many = Many::new(2000, 100, None);
+    let here = here(Source::Files(many.clone()), &options());
+    let listed = "import os; print(sum(e.stat().st_size == 0 for e in os.scandir('.')))";
+    assert_eq!(python(here.path(), listed).trim(), "2000");
+    let lookups = many.lookups.load(Ordering::SeqCst);
+    assert!(lookups < 200, "{lookups} lookups for 2000 files");
 }

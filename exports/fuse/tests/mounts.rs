@@ -174,3 +174,55 @@ fn two_mounts_over_each_other_come_off_in_order() {
     lower.unmount().unwrap();
     assert!(!is_mounted(dir.path()));
 }
+
+/// Gives everybody a `/dev/fuse` in a world of its own, and runs this very test there as nobody.
+const AS_NOBODY: &str = r#"
+set -e
+mount --make-rprivate /
+mkdir "$DIR/dev"
+mount -t tmpfs -o dev tmpfs "$DIR/dev"
+mknod -m 666 "$DIR/dev/fuse" c 10 229
+mount --bind "$DIR/dev/fuse" /dev/fuse
+cd /
+exec setpriv --reuid=65534 --regid=65534 --clear-groups "$DIR/test" --exact "$NAME" --nocapture
+"#;
+
+#[test]
+fn users_other_than_root_mount_through_the_helper() {
+    if rustix::process::geteuid().is_root() {
+        let dir = tempfile::tempdir().unwrap();
+        shell(dir.path(), "chmod 755 .");
+        std::fs::copy(std::env::current_exe().unwrap(), dir.path().join("test")).unwrap();
+        let output = Command::new("unshare")
+            .args(["-m", "bash", "-c", AS_NOBODY])
+            .env("DIR", dir.path())
+            .env("NAME", "users_other_than_root_mount_through_the_helper")
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}\n{errors}");
+        return;
+    }
+    let volume = small();
+    let here = volume.mount(&options());
+    let me = rustix::process::geteuid().as_raw();
+    let table = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    let line = table.lines().find(|line| line.contains(here.path().to_str().unwrap())).unwrap();
+    assert!(line.contains(" fuse.adit ro,nosuid,nodev"), "{line}");
+    assert!(line.contains(&format!("user_id={me}")), "{line}");
+    let file = here.path().join("web01/web01.vmx");
+    assert_eq!(shell(here.path(), "stat -c %u web01/web01.vmx").trim(), me.to_string());
+    let open = std::fs::File::open(&file).unwrap();
+    let error = here.mounted.unmount().unwrap_err();
+    assert_eq!(error.kind(), Kind::Busy, "{error:?}");
+    drop(open);
+    here.mounted.unmount().unwrap();
+    assert!(!is_mounted(here.path()));
+
+    let again = volume.mount(&options());
+    let open = std::fs::File::open(again.path().join("web01/web01.vmx")).unwrap();
+    again.mounted.detach().unwrap();
+    assert!(!is_mounted(again.path()));
+    drop(open);
+}

@@ -168,6 +168,7 @@ pub struct Many {
     pub page: u64,
     pub damaged: Option<u64>,
     pub pages_read: AtomicU64,
+    pub lookups: AtomicU64,
 }
 
 const MANY_ROOT: NodeId = NodeId(u64::MAX - 5);
@@ -175,7 +176,13 @@ const MANY_FIRST: u64 = 1;
 
 impl Many {
     pub fn new(files: u64, page: u64, damaged: Option<u64>) -> Arc<Many> {
-        Arc::new(Many { files, page, damaged, pages_read: AtomicU64::new(0) })
+        Arc::new(Many {
+            files,
+            page,
+            damaged,
+            pages_read: AtomicU64::new(0),
+            lookups: AtomicU64::new(0),
+        })
     }
 }
 
@@ -193,6 +200,7 @@ impl FileSystem for Many {
     }
 
     fn lookup(&self, _dir: NodeId, name: &Name) -> Result<NodeId> {
+        self.lookups.fetch_add(1, Ordering::SeqCst);
         let number = std::str::from_utf8(name.as_bytes()).ok().and_then(|n| n[1..].parse().ok());
         let number = number.filter(|&n: &u64| n < self.files && Some(n) != self.damaged);
         number.map(|n| NodeId(MANY_FIRST + n)).ok_or_else(|| Error::not_found("no such file"))
