@@ -205,6 +205,39 @@ pub enum Verb {
         #[arg(required = true)]
         paths: Vec<OsString>,
     },
+    /// Mount a datastore, a folder of it, or a disk, read-only
+    #[command(
+        after_help = "Examples:\n  adit mount lun.img /mnt\n  adit mount lun.img//web01/web01.vmdk /mnt    # partitions as files part1.ext4, …\n  adit mount --foreground disk.qcow2 /mnt\n  adit umount /mnt"
+    )]
+    Mount {
+        /// What to mount
+        path: OsString,
+        /// An empty directory
+        directory: PathBuf,
+        /// Stay in the foreground; Ctrl-C unmounts
+        #[arg(short, long)]
+        foreground: bool,
+        /// Let other users look as well
+        #[arg(long)]
+        allow_other: bool,
+    },
+    /// Unmount what `adit mount` mounted
+    #[command(after_help = "Examples:\n  adit umount /mnt")]
+    Umount {
+        /// The directory
+        directory: PathBuf,
+    },
+    /// List what `adit mount` mounted
+    #[command(after_help = "Examples:\n  adit mounts\n  adit mounts --json")]
+    Mounts,
+    /// Serve disks to other programs
+    #[command(
+        after_help = "Examples:\n  adit serve nbd --socket /tmp/nbd.sock lun.img//web01/web01.vmdk\n  adit serve nbd disk.qcow2 --run 'qemu-img info $uri'"
+    )]
+    Serve {
+        #[command(subcommand)]
+        protocol: Serve,
+    },
     /// List the bounds that `--limit` changes
     Limits,
     /// Print a shell completion script
@@ -222,6 +255,36 @@ pub enum Verb {
         /// The directory
         directory: PathBuf,
     },
+}
+
+/// How disks are served.
+#[derive(Debug, Subcommand)]
+pub enum Serve {
+    /// Over the Network Block Device protocol, read-only
+    #[command(
+        after_help = "Examples:\n  adit serve nbd --socket /tmp/nbd.sock lun.img//web01/web01.vmdk\n  adit serve nbd --port 10809 a.vmdk b.vhdx\n  adit serve nbd disk.qcow2 --run 'qemu-img convert -O raw $uri out.raw'"
+    )]
+    Nbd(Nbd),
+}
+
+/// Options of `serve nbd`.
+#[derive(Args, Debug)]
+pub struct Nbd {
+    /// Disks, images, partitions or files
+    #[arg(required = true)]
+    pub paths: Vec<OsString>,
+    /// Listen on this Unix socket
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Listen on this TCP port (0 takes a free one)
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<u16>,
+    /// Listen on this address; there is no password, so the default is loopback
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1", requires = "port")]
+    pub bind: std::net::IpAddr,
+    /// Run a shell command with $uri set, and stop when it ends, with its exit code
+    #[arg(long, value_name = "COMMAND")]
+    pub run: Option<String>,
 }
 
 /// Options of `ls`.

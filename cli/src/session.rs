@@ -69,6 +69,19 @@ impl Session {
         Ok(opened)
     }
 
+    /// Opens a place as the disk a guest would see: an image's contents, anything else as it is.
+    pub fn open_disk(&self, text: &OsStr) -> Result<Opened> {
+        let mut here = self.opener.open(text)?;
+        for _ in 0..self.opener.options().limits.layers_max {
+            match self.opener.enter(here.clone()) {
+                Ok(inside) if matches!(inside.at, At::Disk { .. }) => here = inside,
+                _ => break,
+            }
+        }
+        self.tell(&here.notes);
+        Ok(here)
+    }
+
     /// Opens the one file system that a place leads to.
     ///
     /// Errors: `Invalid` with the choices when there are several.

@@ -14,6 +14,8 @@ mod list;
 mod locate;
 mod ls;
 mod map;
+mod mount;
+mod serve;
 mod stat;
 mod tree;
 mod vms;
@@ -40,6 +42,12 @@ pub fn run(verb: Verb, session: &Session) -> u8 {
         Verb::Hexdump { path, range } => hexdump::run(session, &path, &range),
         Verb::Inspect { path, structure } => inspect::run(session, &path, &structure),
         Verb::Check { paths } => check::run(session, &paths),
+        Verb::Mount { path, directory, foreground, allow_other } => {
+            mount::run(session, &path, &directory, foreground, allow_other)
+        }
+        Verb::Umount { directory } => mount::unmount(session, &directory),
+        Verb::Mounts => mount::list(session),
+        Verb::Serve { protocol: crate::args::Serve::Nbd(nbd) } => serve::nbd(session, &nbd),
         Verb::Limits => generate::limits(session),
         Verb::Completions { shell } => generate::completions(shell),
         Verb::Man { directory } => generate::man(session, &directory),

@@ -1,0 +1,269 @@
+//! `adit mount`, `umount`, `mounts`: a place as a directory, through FUSE.
+
+use super::{map::disk_of, shown};
+use crate::exit;
+use crate::output::{self, Out};
+use crate::session::{Session, code_of};
+use adit_core::{Error, Kind, NodeKind, Problem, Result, Volume};
+use adit_fuse::{MountOptions, NamedDisk, Source, mount};
+use adit_open::{At, Opened};
+use serde_json::{Value, json};
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a mount in the background may take to appear.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// Mounts, in the background unless told otherwise.
+pub fn run(
+    session: &Session,
+    path: &OsStr,
+    directory: &Path,
+    foreground: bool,
+    allow_other: bool,
+) -> u8 {
+    let done = if foreground {
+        serve(session, path, directory, allow_other)
+    } else {
+        background(directory)
+    };
+    done.unwrap_or_else(|error| {
+        session.fail(&format!("mount {} on {}", shown(path), directory.display()), &error)
+    })
+}
+
+fn serve(session: &Session, path: &OsStr, directory: &Path, allow_other: bool) -> Result<u8> {
+    let (source, opened) = source(session, path)?;
+    let options =
+        MountOptions { source: opened.locator.to_string(), allow_other, ..MountOptions::default() };
+    let mounted = mount(source, directory, &options)?;
+    if !session.common.quiet {
+        eprintln!("{} is mounted on {}", opened.locator, mounted.dir().display());
+    }
+    match mounted.wait_unless(&session.interrupt) {
+        Err(error) if error.kind() != Kind::Interrupted => return Err(error),
+        _ => {}
+    }
+    let incidents = mounted.incidents();
+    for incident in &incidents {
+        eprint!(
+            "{}",
+            incident.error.report(&format!("{} node {}", incident.action, incident.node.0))
+        );
+    }
+    mounted.unmount()?;
+    let partial = if incidents.is_empty() { exit::GOOD } else { exit::PARTIAL };
+    Ok(exit::worse(partial, code_of(&opened.notes)))
+}
+
+/// What a place looks like when mounted: a tree, or a disk with its partitions.
+fn source(session: &Session, path: &OsStr) -> Result<(Source, Opened)> {
+    let here = session.open_disk(path)?;
+    let inside = match &here.at {
+        At::Node { files, node, .. } => {
+            if files.fs.metadata(*node)?.kind == NodeKind::Directory {
+                let source = Source::Folder { fs: files.fs.clone(), folder: *node };
+                return Ok((source, here));
+            }
+            session.opener.enter(here.clone())
+        }
+        _ => session.opener.enter(here.clone()),
+    };
+    match inside {
+        Ok(inside) => match &inside.at {
+            At::Node { files, .. } => Ok((Source::Files(files.fs.clone()), inside)),
+            At::Volumes { table, disk, .. } => {
+                let partitions = table.volumes.iter().map(named).collect();
+                Ok((Source::Disk { disk: disk.clone(), partitions }, inside))
+            }
+            At::Disk { disk, .. } => {
+                Ok((Source::Disk { disk: disk.clone(), partitions: Vec::new() }, inside))
+            }
+        },
+        // Nothing is recognised in it: it is still a disk that somebody else may read.
+        Err(error) if error.kind() == Kind::Unsupported => {
+            let (disk, here) = disk_of(session, here)?;
+            Ok((Source::Disk { disk, partitions: Vec::new() }, here))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// `p1` that looks like ext4 becomes `part1.ext4`.
+fn named(volume: &Volume) -> NamedDisk {
+    let number = volume.name.trim_start_matches('p');
+    let word = match adit_vmfs_lvm::probe(&volume.disk) {
+        Ok(true) => "vmfs",
+        _ => adit_partitions::sniff(&volume.disk)
+            .and_then(|text| text.split(' ').next())
+            .unwrap_or("raw"),
+    };
+    let word: String = word.to_lowercase().chars().filter(|c| c.is_ascii_alphanumeric()).collect();
+    NamedDisk { name: format!("part{number}.{word}"), disk: volume.disk.clone() }
+}
+
+/// Starts this program again with `--foreground`, and waits until the mount is there.
+fn background(directory: &Path) -> Result<u8> {
+    let failed = |what: &str, why| Error::io(Problem::Refused, what.to_owned(), &why);
+    let target =
+        directory.canonicalize().map_err(|why| failed(&directory.display().to_string(), why))?;
+    let before = mounts()?.len();
+    // What it says must not hold the terminal, and must not be lost if it fails.
+    let mut log = unnamed().map_err(|why| failed("a file for messages", why))?;
+    let errors = log.try_clone().map_err(|why| failed("a file for messages", why))?;
+    let program = std::env::current_exe().map_err(|why| failed("finding this program", why))?;
+    let mut child = Command::new(program)
+        .args(std::env::args_os().skip(1))
+        .arg("--foreground")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(errors)
+        .process_group(0)
+        .spawn()
+        .map_err(|why| failed("starting the server", why))?;
+    let begun = Instant::now();
+    while begun.elapsed() < READY_WITHIN {
+        if let Ok(Some(status)) = child.try_wait() {
+            let mut text = String::new();
+            let _ = log.rewind().and_then(|()| log.read_to_string(&mut text));
+            eprint!("{text}");
+            return Ok(status
+                .code()
+                .and_then(|code| u8::try_from(code).ok())
+                .unwrap_or(exit::ERROR));
+        }
+        if mounts()?.iter().skip(before).any(|mount| mount.directory == target) {
+            return Ok(exit::GOOD);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let _ = child.kill();
+    Err(Error::new(Kind::Busy, Problem::Unreadable, "the source did not open within a minute"))
+}
+
+/// A file that is gone when it is closed.
+fn unnamed() -> std::io::Result<File> {
+    let path = std::env::temp_dir().join(format!("adit-mount-{}.log", std::process::id()));
+    let file = File::options().read(true).write(true).create_new(true).open(&path)?;
+    std::fs::remove_file(&path)?;
+    Ok(file)
+}
+
+/// One mount of ours.
+struct Mount {
+    directory: PathBuf,
+    source: String,
+}
+
+/// Our mounts, as the kernel lists them.
+fn mounts() -> Result<Vec<Mount>> {
+    let text = std::fs::read("/proc/self/mountinfo")
+        .map_err(|why| Error::io(Problem::Unreadable, "/proc/self/mountinfo", &why))?;
+    let lines = text.split(|&byte| byte == b'\n');
+    Ok(lines.filter_map(mount_of).collect())
+}
+
+fn mount_of(line: &[u8]) -> Option<Mount> {
+    let mut fields = line.split(|&byte| byte == b' ');
+    let directory = unescape(fields.by_ref().nth(4)?);
+    let mut after = fields.skip_while(|field| *field != b"-").skip(1);
+    let (kind, source) = (after.next()?, after.next()?);
+    (kind == b"fuse.adit").then(|| Mount {
+        directory: PathBuf::from(OsString::from_vec(directory)),
+        source: String::from_utf8_lossy(&unescape(source)).into_owned(),
+    })
+}
+
+/// The kernel writes blanks and backslashes as three octal digits.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, tail)) = rest.split_first() {
+        let octal = tail.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        match octal.filter(|_| byte == b'\\').and_then(|digits| u8::from_str_radix(digits, 8).ok())
+        {
+            Some(escaped) => {
+                plain.push(escaped);
+                rest = &tail[3..];
+            }
+            None => {
+                plain.push(byte);
+                rest = tail;
+            }
+        }
+    }
+    plain
+}
+
+/// Unmounts one of our mounts.
+pub fn unmount(session: &Session, directory: &Path) -> u8 {
+    match take_down(directory) {
+        Ok(()) => exit::GOOD,
+        Err(error) => session.fail(&format!("unmount {}", directory.display()), &error),
+    }
+}
+
+fn take_down(directory: &Path) -> Result<()> {
+    let target = directory.canonicalize().unwrap_or_else(|_| directory.to_path_buf());
+    if !mounts()?.iter().any(|mount| mount.directory == target) {
+        return Err(Error::not_found("nothing of adit's is mounted there")
+            .advise("`adit mounts` lists what is"));
+    }
+    if rustix::process::geteuid().is_root() {
+        let none = rustix::mount::UnmountFlags::empty();
+        return rustix::mount::unmount(target.as_os_str().as_bytes(), none).map_err(|why| {
+            let error = Error::io(Problem::Refused, "unmounting", &why.into());
+            error.advise("close what is open there: `fuser -m DIR` lists the programs")
+        });
+    }
+    let status = Command::new("fusermount3").arg("-u").arg(&target).status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(_) => Err(Error::new(Kind::Busy, Problem::Refused, "fusermount3 refused")),
+        Err(why) => Err(Error::io(Problem::Missing, "fusermount3", &why)),
+    }
+}
+
+/// Lists our mounts.
+pub fn list(session: &Session) -> u8 {
+    let mounts = match mounts() {
+        Ok(mounts) => mounts,
+        Err(error) => return session.fail("list the mounts", &error),
+    };
+    let mut out = Out::new();
+    if session.common.json {
+        let list: Vec<Value> = mounts
+            .iter()
+            .map(|mount| json!({ "directory": mount.directory.to_string_lossy(), "source": mount.source }))
+            .collect();
+        out.json(&json!({ "schema": "adit.mounts/1", "mounts": list }));
+    } else {
+        let row = |mount: &Mount| vec![mount.directory.display().to_string(), mount.source.clone()];
+        let rows: Vec<_> = mounts.iter().map(row).collect();
+        output::table(&mut out, &["directory", "source"], &rows);
+    }
+    out.finish();
+    exit::GOOD
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_mount_table_is_read_with_its_escapes() {
+        let line =
+            br"36 35 0:50 / /mnt/a\040b ro,nosuid shared:1 - fuse.adit lun.img//p1 ro,user_id=0";
+        let mount = mount_of(line).unwrap();
+        assert_eq!(mount.directory, Path::new("/mnt/a b"));
+        assert_eq!(mount.source, "lun.img//p1");
+        assert!(mount_of(b"36 35 0:50 / /mnt ro - ext4 /dev/sda ro").is_none());
+        assert!(mount_of(b"").is_none());
+    }
+}
