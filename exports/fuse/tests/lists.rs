@@ -202,8 +202,9 @@ for my $i (reverse map { $_ * 37 } 0 .. 135) {
 }
 print "ok";
 "#;
-    std::fs::write(std::env::temp_dir().join("adit-seekdir.pl"), program).unwrap();
-    let script = format!("perl {}/adit-seekdir.pl", std::env::temp_dir().display());
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), program).unwrap();
+    let script = format!("perl {}", file.path().display());
     assert_eq!(shell(here.path(), &script), "ok");
 }
 
