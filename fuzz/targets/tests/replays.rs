@@ -1,4 +1,5 @@
-//! Every reproducer a fuzzer ever left, and a short seeded run of every target.
+//! Inputs a fuzzer left, crashes and some that reached new code, and a short seeded run of
+//! every target.
 
 use adit_fuzz_targets::TARGETS;
 use std::path::Path;
@@ -7,6 +8,7 @@ use std::time::{Duration, Instant};
 #[test]
 fn every_reproducer_passes() {
     let home = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("reproducers");
+    let mut replayed = std::collections::BTreeSet::new();
     for folder in std::fs::read_dir(&home).unwrap() {
         let folder = folder.unwrap().path();
         if !folder.is_dir() {
@@ -23,7 +25,11 @@ fn every_reproducer_passes() {
             let begun = Instant::now();
             target(&std::fs::read(&file).unwrap());
             assert!(begun.elapsed() < Duration::from_secs(30), "{} hangs", file.display());
+            replayed.insert(name.to_owned());
         }
+    }
+    for (target, _) in TARGETS {
+        assert!(replayed.contains(*target), "reproducers/{target} holds no input");
     }
 }
 
