@@ -37,6 +37,7 @@
 )]
 
 mod acl;
+mod check;
 mod crc;
 mod details;
 mod dirblock;
@@ -49,6 +50,7 @@ pub mod hash;
 mod htree;
 mod indirect;
 mod inode;
+mod inspect;
 pub mod journal;
 pub mod layout;
 mod map;
