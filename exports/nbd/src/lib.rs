@@ -9,6 +9,7 @@
 //! Threads, no futures; nothing is allocated per request; neither side trusts the other.
 #![forbid(unsafe_code)]
 
+mod client;
 mod counters;
 mod errors;
 mod export;
@@ -16,6 +17,7 @@ mod protocol;
 mod server;
 mod socket;
 
+pub use client::{Address, ClientCounters, ClientOptions, NbdDisk};
 pub use counters::Counters;
 pub use export::Export;
 pub use server::{Server, ServerOptions};

@@ -68,7 +68,6 @@ pub(crate) mod reply {
     pub const ERR_TLS_REQD: u32 = ERROR_BIT | 5;
     pub const ERR_UNKNOWN: u32 = ERROR_BIT | 6;
     pub const ERR_SHUTDOWN: u32 = ERROR_BIT | 7;
-    pub const ERR_TOO_BIG: u32 = ERROR_BIT | 9;
     pub const ERR_EXT_HEADER_REQD: u32 = ERROR_BIT | 10;
 }
 
