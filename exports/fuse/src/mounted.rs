@@ -5,7 +5,7 @@ use crate::incidents::{Incident, Incidents};
 use crate::options::MountOptions;
 use crate::server::Server;
 use crate::tree::Tree;
-use crate::unmount::{DeviceNumber, forcibly, politely};
+use crate::unmount::{MountNumber, forcibly, politely};
 use adit_core::{Disk, Error, FileSystem, Interrupt, Kind, NodeId, NodeKind, Problem, Result};
 use fuser::{Config, MountOption, Session, SessionACL};
 use std::path::{Path, PathBuf};
@@ -66,6 +66,7 @@ pub fn mount(source: Source, dir: &Path, options: &MountOptions) -> Result<Mount
     let incidents = Arc::new(Incidents::default());
     let stop = Interrupt::default();
     let server = Server::new(tree, Arc::clone(&incidents), stop.clone(), options);
+    let below = MountNumber::of(&dir).ok();
     let session =
         Session::new(server, &dir, &config(options)).map_err(|why| refused(&dir, &why))?;
     let end = Arc::new(End::default());
@@ -73,11 +74,11 @@ pub fn mount(source: Source, dir: &Path, options: &MountOptions) -> Result<Mount
     let serve = move || told.tell(session.run());
     let spawned = std::thread::Builder::new().name("adit-fuse".to_owned()).spawn(serve);
     spawned.map_err(|why| Error::io(Problem::Refused, "starting a thread", &why))?;
-    let device = DeviceNumber::mounted_on(&dir);
-    if let Some(device) = device {
-        device.read_ahead(options.read_ahead_bytes);
+    let ours = MountNumber::of(&dir).ok();
+    if let Some(ours) = ours {
+        ours.read_ahead(options.read_ahead_bytes);
     }
-    Ok(Mounted { dir, device, end, incidents, stop, patience: options.unmount_patience })
+    Ok(Mounted { dir, below, ours, end, incidents, stop, patience: options.unmount_patience })
 }
 
 fn existing(dir: &Path) -> Result<PathBuf> {
@@ -164,7 +165,9 @@ impl End {
 #[derive(Debug)]
 pub struct Mounted {
     dir: PathBuf,
-    device: Option<DeviceNumber>,
+    /// What was on the directory before.
+    below: Option<MountNumber>,
+    ours: Option<MountNumber>,
     end: Arc<End>,
     incidents: Arc<Incidents>,
     stop: Interrupt,
@@ -233,7 +236,7 @@ impl Mounted {
             return Ok(());
         }
         self.stop.raise();
-        forcibly(&self.dir, self.device)?;
+        forcibly(&self.dir, self.ours)?;
         self.end.wait(self.patience);
         Ok(())
     }
@@ -255,9 +258,10 @@ impl Mounted {
         if self.end.outcome().is_some() {
             return Ok(false);
         }
-        let uppermost = DeviceNumber::mounted_on(&self.dir);
-        if self.device.is_some() && uppermost != self.device {
-            if uppermost.is_none() {
+        // Where the kernel does not say, the connection is broken, but the mount is still there.
+        let uppermost = MountNumber::of(&self.dir).ok();
+        if uppermost.is_some() && uppermost != self.ours {
+            if uppermost == self.below {
                 return Ok(false);
             }
             let detail = format!("something else is mounted over {}", self.dir.display());

@@ -1,26 +1,34 @@
 //! Taking a mount away again, and finding out what the kernel knows of it.
 
 use adit_core::{Error, Kind, Problem, Result};
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 use std::ffi::OsStr;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::process::Command;
 
-/// The device number of a mount.
+/// What is mounted on a directory, uppermost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct DeviceNumber {
+pub(crate) struct MountNumber {
     major: u32,
     minor: u32,
+    /// The kernel's number of the mount; 0 before Linux 5.8.
+    id: u64,
 }
 
-impl DeviceNumber {
-    /// What is mounted on a directory, uppermost. Asks the kernel's table, never the mount.
-    pub(crate) fn mounted_on(dir: &Path) -> Option<DeviceNumber> {
-        // No such table, no such mount that we could tell from others.
-        let table = std::fs::read("/proc/self/mountinfo").ok()?;
-        table.split(|&b| b == b'\n').filter_map(|line| mounted_by(line, dir)).next_back()
+impl MountNumber {
+    /// Asks the kernel, never the mounted file system, so it hangs with no source.
+    ///
+    /// The table of mounts would be the wrong place: it is read in pieces, and misses lines while
+    /// others mount and unmount.
+    pub(crate) fn of(dir: &Path) -> Result<MountNumber, Errno> {
+        let wanted = StatxFlags::TYPE | StatxFlags::MNT_ID;
+        let found = statx(CWD, dir, AtFlags::STATX_DONT_SYNC, wanted)?;
+        let has_id = found.stx_mask & StatxFlags::MNT_ID.bits() != 0;
+        let id = if has_id { found.stx_mnt_id } else { 0 };
+        Ok(MountNumber { major: found.stx_dev_major, minor: found.stx_dev_minor, id })
     }
 
     /// Widens the kernel's read-ahead, which no mount option can. Only root may.
@@ -38,37 +46,6 @@ impl DeviceNumber {
     }
 }
 
-/// Reads one line of the table: `36 35 0:98 / /mnt rw - fuse.adit adit rw`.
-fn mounted_by(line: &[u8], dir: &Path) -> Option<DeviceNumber> {
-    let mut words = line.split(|&b| b == b' ');
-    let device = std::str::from_utf8(words.nth(2)?).ok()?;
-    let (major, minor) = device.split_once(':')?;
-    let mounted_on = unescaped(words.nth(1)?);
-    let number = DeviceNumber { major: major.parse().ok()?, minor: minor.parse().ok()? };
-    (mounted_on == dir).then_some(number)
-}
-
-/// Undoes `\040` and the like.
-fn unescaped(word: &[u8]) -> PathBuf {
-    let mut bytes = Vec::with_capacity(word.len());
-    let mut rest = word;
-    while let Some((&first, after)) = rest.split_first() {
-        let octal = after.get(..3).filter(|_| first == b'\\');
-        let code = octal.and_then(|o| u8::from_str_radix(std::str::from_utf8(o).ok()?, 8).ok());
-        match code {
-            Some(code) => {
-                bytes.push(code);
-                rest = &after[3..];
-            }
-            None => {
-                bytes.push(first);
-                rest = after;
-            }
-        }
-    }
-    PathBuf::from(std::ffi::OsString::from_vec(bytes))
-}
-
 /// Unmounts, unless something there is in use.
 ///
 /// Errors: `Busy`; `Denied` and `Io` as the system answers.
@@ -82,9 +59,9 @@ pub(crate) fn politely(dir: &Path) -> Result<()> {
 
 /// Takes the mount away whatever uses it: what is open there fails from now on, and requests
 /// that wait for an answer end.
-pub(crate) fn forcibly(dir: &Path, device: Option<DeviceNumber>) -> Result<()> {
-    if let Some(device) = device {
-        device.abort();
+pub(crate) fn forcibly(dir: &Path, mount: Option<MountNumber>) -> Result<()> {
+    if let Some(mount) = mount {
+        mount.abort();
     }
     match unmount(dir, UnmountFlags::FORCE | UnmountFlags::DETACH) {
         Ok(()) => Ok(()),
@@ -123,19 +100,4 @@ fn failed(dir: &Path, why: &std::io::Error) -> Error {
 fn in_use(dir: &Path) -> String {
     let dir = String::from_utf8_lossy(dir.as_os_str().as_bytes());
     format!("`fuser -vm {dir}` lists the programs that use it; leave the directory and close them")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mount_is_found_in_the_table_by_its_directory() {
-        let line = b"99 28 0:57 / /mnt/a\\040b\\134c ro,nosuid,nodev - fuse.adit lun.img ro";
-        let found = mounted_by(line, Path::new("/mnt/a b\\c")).unwrap();
-        assert_eq!(found, DeviceNumber { major: 0, minor: 57 });
-        assert!(mounted_by(line, Path::new("/mnt/a")).is_none());
-        assert!(mounted_by(b"", Path::new("/")).is_none());
-        assert!(mounted_by(b"a b c d e", Path::new("/")).is_none());
-    }
 }
