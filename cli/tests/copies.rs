@@ -152,12 +152,14 @@ fn a_killed_copy_goes_on_and_reads_almost_nothing_again() {
             "only a whole file has its name"
         );
     }
-    if !dir.path().join("big.bin").exists() {
+    let killed_all = !dir.path().join("big.bin").exists();
+    if killed_all {
         said(dir.path(), 0, &command);
     }
     assert!(fs::read(dir.path().join("big.bin")).unwrap() == noise(length, 5));
     let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert_eq!(left.len(), 2, "a finished copy leaves no journal: {left:?}");
+    // A kill between the rename and the end may leave the journal; a copy that ended has none.
+    assert!(!killed_all || left.len() == 2, "a finished copy leaves no journal: {left:?}");
 }
 
 #[test]

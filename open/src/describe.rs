@@ -2,7 +2,6 @@
 
 use crate::{Fact, LayerInfo, Locator};
 use adit_core::{Disk, DiskExt, Error, FileSystem, Finding};
-use adit_vmfs::Vmfs;
 use std::sync::Arc;
 
 /// The error for a disk that holds nothing known.
@@ -45,13 +44,10 @@ pub(crate) fn lvm_layer(locator: &Locator, volume: &adit_vmfs_lvm::Volume) -> La
 }
 
 /// A file system.
-pub(crate) fn vmfs_layer(locator: &Locator, vmfs: &Vmfs) -> LayerInfo {
-    let identity = vmfs.identity();
-    let mut facts = vec![
-        ("label", Fact::Text(identity.label)),
-        ("uuid", Fact::Text(identity.uuid)),
-        ("block_size_bytes", Fact::Bytes(vmfs.superblock().block_size.get())),
-    ];
+pub(crate) fn files_layer(locator: &Locator, fs: &dyn FileSystem) -> LayerInfo {
+    let identity = fs.identity();
+    let mut facts =
+        vec![("label", Fact::Text(identity.label)), ("uuid", Fact::Text(identity.uuid))];
     if let Some(created) = identity.created {
         facts.push(("created", Fact::Time(created.seconds)));
     }

@@ -1,7 +1,7 @@
 //! The table of what can be recognised, in the order it is tried.
 
 use crate::images::{Image, parallels, qcow, unread, vdi, vhd, vhdx, vmdk};
-use adit_core::{Disk, DiskExt, Limits, Result, VolumeTable};
+use adit_core::{Disk, DiskExt, FileSystem, Limits, Result, VolumeTable};
 use std::sync::Arc;
 
 /// One format that can be recognised.
@@ -55,7 +55,12 @@ pub(crate) enum Recognised {
     VmfsMember,
     /// A VMFS file system without LVM.
     Vmfs,
+    /// A guest's file system; it is not opened yet.
+    Guest(OpenGuest),
 }
+
+/// Opens a guest's file system.
+pub(crate) type OpenGuest = fn(Arc<dyn Disk>, &Limits) -> Result<Arc<dyn FileSystem>>;
 
 /// All that an image is recognised by: the first 64 KiB and the last 1536 bytes of a file.
 pub(crate) struct Ends {
@@ -114,6 +119,8 @@ pub const FORMATS: &[Format] = &[
     inside("partitions", "partition table", table),
     inside("vmfs-lvm", "VMFS LVM member", member),
     inside("vmfs", "VMFS without LVM", vmfs),
+    inside("ext", "ext2, ext3, ext4", ext),
+    inside("ntfs", "NTFS", ntfs),
 ];
 
 /// Finds out what a disk holds; nothing if it is none of [`FORMATS`].
@@ -148,6 +155,16 @@ fn table(disk: &Arc<dyn Disk>, limits: &Limits) -> Result<Option<Recognised>> {
 
 fn member(disk: &Arc<dyn Disk>, _limits: &Limits) -> Result<Option<Recognised>> {
     Ok(adit_vmfs_lvm::probe(disk)?.then_some(Recognised::VmfsMember))
+}
+
+fn ext(disk: &Arc<dyn Disk>, _limits: &Limits) -> Result<Option<Recognised>> {
+    let open: OpenGuest = |disk, limits| Ok(adit_ext::Ext::open(disk, limits)?);
+    Ok(adit_ext::probe(disk)?.then_some(Recognised::Guest(open)))
+}
+
+fn ntfs(disk: &Arc<dyn Disk>, _limits: &Limits) -> Result<Option<Recognised>> {
+    let open: OpenGuest = |disk, limits| Ok(adit_ntfs::Ntfs::open(disk, limits)?);
+    Ok(adit_ntfs::probe(disk)?.then_some(Recognised::Guest(open)))
 }
 
 fn vmfs(disk: &Arc<dyn Disk>, _limits: &Limits) -> Result<Option<Recognised>> {

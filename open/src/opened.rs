@@ -66,6 +66,13 @@ pub struct Files {
     pub link_roots: Vec<Vec<u8>>,
 }
 
+impl Files {
+    /// A file system that offers nothing else.
+    pub fn of(fs: Arc<dyn FileSystem>) -> Files {
+        Files { fs, vmfs: None, volume: None, members: Arc::default(), link_roots: Vec::new() }
+    }
+}
+
 /// Where a disk's bytes come from, which decides what they may be and what they may name.
 #[derive(Clone, Debug)]
 pub enum Origin {

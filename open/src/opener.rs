@@ -1,6 +1,6 @@
 //! Walks a locator, layer by layer.
 
-use crate::describe::{lvm_layer, trailed, unrecognised, vmfs_layer};
+use crate::describe::{files_layer, lvm_layer, trailed, unrecognised};
 use crate::formats::{Format, Recognised, recognise, recognise_image};
 use crate::locator::split_snapshot;
 use crate::opened::{At, Fact, Files, LayerInfo, Opened, Origin};
@@ -8,8 +8,8 @@ use crate::select::{no_such_volume, select_volume};
 use crate::source::Source;
 use crate::{Locator, OpenOptions, images, span};
 use adit_core::{
-    Disk, Error, FileSystem, FileSystemExt, FindOptions, Kind, NodeKind, Problem, Result, Volume,
-    VolumeTable,
+    Disk, Error, FileSystem, FileSystemExt, FindOptions, Finding, Kind, NodeKind, Place, Problem,
+    Result, Volume, VolumeTable,
 };
 use adit_vmfs::Vmfs;
 use adit_vmfs_lvm::Member;
@@ -147,6 +147,12 @@ impl Opener {
             Recognised::Table(table) => Ok(self.in_table(here, table, disk, origin)),
             Recognised::VmfsMember => self.in_member(here, disk, &origin),
             Recognised::Vmfs => self.in_vmfs(here, disk, None, Vec::new()),
+            Recognised::Guest(open) => {
+                let fs = open(disk, &self.options.limits)?;
+                // A guest's absolute links start at its own root.
+                let files = Files { link_roots: vec![Vec::new()], ..Files::of(fs) };
+                Ok(at_root(here, files))
+            }
         }
     }
 
@@ -357,9 +363,17 @@ impl Opener {
             here.layers.push(lvm_layer(&here.locator, volume));
         }
         let vmfs = Vmfs::open(disk, &self.options.limits)?;
+        if let (Some(volume), Some(named)) = (&volume, vmfs.superblock().lvm_uuid())
+            && volume.uuid != named
+        {
+            let text =
+                format!("the file system says it lies on volume {named}, not {}", volume.uuid);
+            let note = Finding::warning("vmfs-lvm-uuid", text)
+                .at(Place::new("VMFS superblock").field("LVM UUID"))
+                .advise("a copy of a LUN that was given a new identity only in part looks so");
+            here.notes.push(trailed(note, &here.locator));
+        }
         let identity = vmfs.identity();
-        here.layers.push(vmfs_layer(&here.locator, &vmfs));
-        here.notes.extend(vmfs.notes().into_iter().map(|note| trailed(note, &here.locator)));
         let roots = [&identity.label, &identity.uuid];
         let link_roots = roots
             .iter()
@@ -367,16 +381,13 @@ impl Opener {
             .map(|name| format!("/vmfs/volumes/{name}").into_bytes())
             .collect();
         let files = Files {
-            fs: Arc::clone(&vmfs) as Arc<dyn FileSystem>,
-            vmfs: Some(vmfs),
+            vmfs: Some(Arc::clone(&vmfs)),
             volume: volume.map(Arc::new),
             members: Arc::new(members),
             link_roots,
+            ..Files::of(vmfs)
         };
-        let root = files.fs.root();
-        here.locator = here.locator.step(b"");
-        here.at = At::Node { files, node: root, parent: root, path: Vec::new() };
-        Ok(here)
+        Ok(at_root(here, files))
     }
 
     fn in_image(
@@ -402,6 +413,16 @@ impl Opener {
         here.at = At::Disk { disk, origin };
         Ok(here)
     }
+}
+
+/// The root of a file system that was just opened.
+fn at_root(mut here: Opened, files: Files) -> Opened {
+    here.layers.push(files_layer(&here.locator, &*files.fs));
+    here.notes.extend(files.fs.notes().into_iter().map(|note| trailed(note, &here.locator)));
+    let root = files.fs.root();
+    here.locator = here.locator.step(b"");
+    here.at = At::Node { files, node: root, parent: root, path: Vec::new() };
+    here
 }
 
 fn in_file_system(here: &Opened) -> bool {
