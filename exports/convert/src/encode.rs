@@ -1,5 +1,6 @@
 //! From a unit as it was read to the bytes that are stored.
 
+use crate::probe::is_incompressible;
 use adit_core::{Error, Problem, Result};
 use libdeflater::{CompressionLvl, Compressor};
 
@@ -21,7 +22,11 @@ pub(crate) enum Encoder {
     Plain,
     Deflate(Compressor),
     Zstd(zstd::bulk::Compressor<'static>),
-    Grain(Compressor),
+    Grain {
+        compressor: Compressor,
+        /// For what does not compress: stored blocks.
+        stored: Compressor,
+    },
 }
 
 impl Encoder {
@@ -34,7 +39,9 @@ impl Encoder {
         Ok(match coding {
             Coding::Plain => Encoder::Plain,
             Coding::Deflate(level) => Encoder::Deflate(deflate(level)?),
-            Coding::Grain(level) => Encoder::Grain(deflate(level)?),
+            Coding::Grain(level) => {
+                Encoder::Grain { compressor: deflate(level)?, stored: deflate(0)? }
+            }
             Coding::Zstd(level) => {
                 let zstd = zstd::bulk::Compressor::new(level).map_err(|_| bad(level))?;
                 Encoder::Zstd(zstd)
@@ -48,7 +55,12 @@ impl Encoder {
         let start = out.len();
         let smaller = unit.len().saturating_sub(1);
         let length = match self {
+            Encoder::Grain { compressor, stored } => {
+                let compressor = if is_incompressible(unit) { stored } else { compressor };
+                return grain(compressor, offset, unit, out).map(Some);
+            }
             Encoder::Plain => None,
+            _ if is_incompressible(unit) => None,
             Encoder::Deflate(compressor) => {
                 out.resize(start + smaller, 0);
                 compressor.deflate_compress(unit, &mut out[start..]).ok()
@@ -58,7 +70,6 @@ impl Encoder {
                 out.resize(start + smaller, 0);
                 compressor.compress_to_buffer(unit, &mut out[start..]).ok()
             }
-            Encoder::Grain(compressor) => return grain(compressor, offset, unit, out).map(Some),
         };
         out.truncate(start + length.unwrap_or(0));
         Ok(length)

@@ -7,7 +7,7 @@
 //!
 //! The format crates say where everything goes (`write::Builder` and its like) and do no I/O;
 //! this crate moves the bytes. Files, in order: `options` → `convert` → `plan` (what has to be
-//! read) → `engine` (threads, buffers, order) with `encode`, `layout` (one face for all formats),
+//! read) → `engine` (threads, buffers, order) with `encode` (and `probe`), `layout` (one face for all formats),
 //! `write` and `hash` → `reopen` and `compare`, which verify.
 #![forbid(unsafe_code)]
 
@@ -20,6 +20,7 @@ mod hash;
 mod layout;
 mod options;
 mod plan;
+mod probe;
 mod reopen;
 mod write;
 
