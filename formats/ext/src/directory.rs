@@ -3,6 +3,7 @@
 use crate::dirblock::{Entries, RawEntry};
 use crate::encrypted;
 use crate::inode::{Ino, Inode, ROOT, kind_of_type, show};
+use crate::journal::fast::NAMES;
 use crate::layout::{incompat, inode_flags};
 use crate::mapping::What;
 use crate::volume::{Ext, Role};
@@ -86,16 +87,20 @@ impl Ext {
 
     /// Lists part of a directory. A cursor counts blocks in units of 2^17 bytes.
     pub(crate) fn page(&self, dir: &Inode, from: Cursor) -> Result<DirPage> {
+        if from.0 >= NAMES {
+            return Ok(self.journal().fast.list(self, dir, from));
+        }
+        let more = self.journal().fast.lists(dir).then_some(Cursor(NAMES));
         let mut page = DirPage::default();
         let blocks = self.directory_blocks(dir);
         let mut index = from.0 >> 17;
         let mut skip = narrow(from.0 & 0x1_ffff).unwrap_or(0);
         if from == Cursor::default() {
             page.problems.extend(self.directory_problems(dir, blocks));
-            self.journal().fast.list(self, dir, &mut page);
         }
         for _ in 0..PAGE_BLOCKS {
             if index >= blocks || index >= self.superblock().blocks.max(2) {
+                page.next = more;
                 return Ok(page);
             }
             match self.directory_part(dir, index) {
@@ -123,7 +128,7 @@ impl Ext {
                 break;
             }
         }
-        page.next = (index < blocks).then(|| cursor(index, 0));
+        page.next = if index < blocks { Some(cursor(index, 0)) } else { more };
         Ok(page)
     }
 
@@ -285,6 +290,9 @@ impl Ext {
     fn parent(&self, dir: &Inode) -> Result<Ino> {
         if dir.ino == ROOT {
             return Ok(ROOT);
+        }
+        if let Some(parent) = self.journal().fast.parent(dir.ino) {
+            return Ok(parent);
         }
         let lost = || {
             let detail = format!("directory inode {} does not name its parent", dir.ino.0);

@@ -39,6 +39,7 @@ impl Ext {
         } else {
             self.pointer_at_block(inode, logical)
         };
+        stretch.length = stretch.length.min(self.journal().fast.silent_for(inode, logical));
         let What::Block(block) = stretch.what else { return stretch };
         let superblock = self.superblock();
         let first = superblock.own_block();
