@@ -118,6 +118,21 @@ pub enum Verb {
         after_help = "Examples:\n  adit cp lun.img//web01/web01-flat.vmdk .\n  adit cp -r lun.img//web01 /restore/\n  adit cp --verify --resume lun.img//db/db-flat.vmdk /restore/\n  adit cp -r --salvage lun.img// /restore/"
     )]
     Cp(Cp),
+    /// Convert a disk to a new image of another format
+    #[command(
+        after_help = "Examples:\n  adit convert lun.img//web01/web01.vmdk web01.qcow2\n  adit convert --to vmdk-stream --verify disk.vhdx disk.vmdk\n  adit convert --to qcow2 --compress zstd chain-top.qcow2 flat.qcow2\n  adit convert disk.qcow2 disk.raw"
+    )]
+    Convert(Convert),
+    /// Compare two disks; exit code 1 when they differ
+    #[command(
+        after_help = "Examples:\n  adit compare lun.img//web01/web01.vmdk web01.qcow2\n  adit compare a.vhdx b.raw"
+    )]
+    Compare {
+        /// A disk
+        first: OsString,
+        /// Another disk
+        second: OsString,
+    },
     /// Show where a file's bytes are
     #[command(
         after_help = "Examples:\n  adit map lun.img//web01/web01-flat.vmdk\n  adit map --physical --json lun.img//web01/web01-flat.vmdk"
@@ -255,6 +270,37 @@ pub enum Verb {
         /// The directory
         directory: PathBuf,
     },
+}
+
+/// Options of `convert`.
+#[derive(Args, Debug)]
+pub struct Convert {
+    /// The disk: an image, a partition, a file, a device
+    pub source: OsString,
+    /// The new file
+    pub target: PathBuf,
+    /// raw, qcow2, vmdk, vmdk-stream, vmdk-flat, vhd, vhd-fixed, vhdx or vdi [default: as the
+    /// target's name ends]
+    #[arg(long, value_name = "FORMAT")]
+    pub to: Option<String>,
+    /// none, zlib or zstd
+    #[arg(long, value_name = "METHOD", default_value = "none")]
+    pub compress: String,
+    /// How hard to compress: 1 to 12 for zlib, 1 to 19 for zstd
+    #[arg(long)]
+    pub level: Option<i32>,
+    /// Cluster, grain or block size of the new image
+    #[arg(long, value_parser = parse_bytes, value_name = "BYTES")]
+    pub cluster_size: Option<u64>,
+    /// Replace a file that exists
+    #[arg(short, long)]
+    pub force: bool,
+    /// Hash while converting, open the result, compare it with the source, write a manifest
+    #[arg(long)]
+    pub verify: bool,
+    /// Store zeros that the source stores
+    #[arg(long)]
+    pub keep_zeroes: bool,
 }
 
 /// How disks are served.

@@ -6,7 +6,7 @@ use common::said;
 use std::path::Path;
 
 /// Every verb of the command line.
-const VERBS: [&str; 15] = [
+const VERBS: [&str; 21] = [
     "info",
     "ls",
     "tree",
@@ -22,6 +22,12 @@ const VERBS: [&str; 15] = [
     "hexdump",
     "inspect",
     "check",
+    "convert",
+    "compare",
+    "mount",
+    "umount",
+    "mounts",
+    "serve",
 ];
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod cat;
 mod check;
+mod convert;
 mod cp;
 mod df;
 mod explain;
@@ -33,6 +34,8 @@ pub fn run(verb: Verb, session: &Session) -> u8 {
         Verb::Stat { paths } => stat::run(session, &paths),
         Verb::Cat { paths, range } => cat::run(session, &paths, &range),
         Verb::Cp(cp) => cp::run(session, &cp),
+        Verb::Convert(convert) => convert::run(session, &convert),
+        Verb::Compare { first, second } => convert::compare(session, &first, &second),
         Verb::Map { path, physical, range } => map::run(session, &path, physical, &range),
         Verb::Explain { place } => explain::run(session, &place),
         Verb::Locate { path, offset } => locate::run(session, &path, offset),

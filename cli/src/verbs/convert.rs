@@ -1,0 +1,126 @@
+//! `adit convert` and `adit compare`: disks of any format.
+
+use super::{map::disk_of, shown};
+use crate::args::Convert;
+use crate::exit;
+use crate::output::Out;
+use crate::progress::Bar;
+use crate::session::Session;
+use crate::units::human_bytes;
+use adit_convert::{Compression, ConvertOptions, Format};
+use adit_core::{Error, Problem, Result};
+use serde_json::json;
+use std::ffi::OsStr;
+
+/// `compare` has qemu-img's codes: what cannot be read is not "different".
+const UNREADABLE: u8 = 2;
+
+/// Converts one disk.
+pub fn run(session: &Session, convert: &Convert) -> u8 {
+    match make(session, convert) {
+        Ok(()) => exit::GOOD,
+        Err(error) => session.fail(&format!("convert {}", shown(&convert.source)), &error),
+    }
+}
+
+fn options(convert: &Convert) -> Result<ConvertOptions> {
+    let choices = || Format::ALL.map(Format::word).join(", ");
+    let format = match &convert.to {
+        Some(name) => Format::parse(name),
+        None => convert.target.extension().and_then(|e| e.to_str()).and_then(Format::of_extension),
+    };
+    let format = format.ok_or_else(|| {
+        let detail = match &convert.to {
+            Some(name) => format!("there is no format {name:?} to convert to"),
+            None => "the target's name does not tell its format".to_owned(),
+        };
+        Error::invalid(Problem::BadValue, detail).advise(format!("--to takes {}", choices()))
+    })?;
+    let compression = Compression::parse(&convert.compress).ok_or_else(|| {
+        let detail = format!("there is no compression {:?}", convert.compress);
+        Error::invalid(Problem::BadValue, detail).advise("--compress takes none, zlib and zstd")
+    })?;
+    Ok(ConvertOptions {
+        compression,
+        level: convert.level,
+        cluster_size_bytes: convert.cluster_size,
+        detect_zeroes: !convert.keep_zeroes,
+        verify: convert.verify,
+        overwrite: convert.force,
+        ..ConvertOptions::to(format)
+    })
+}
+
+fn make(session: &Session, convert: &Convert) -> Result<()> {
+    let options = options(convert)?;
+    let opened = session.open_disk(&convert.source)?;
+    let (disk, opened) = disk_of(session, opened)?;
+    let locator = opened.locator.to_string();
+    let bar = Bar::new(session.common.quiet || session.common.json);
+    let interrupt = &session.interrupt;
+    let done = adit_convert::convert(&disk, &locator, &convert.target, &options, &bar, interrupt)?;
+    bar.finish();
+    let manifest =
+        if convert.verify { Some(done.manifest().write_beside(&convert.target)?) } else { None };
+    if session.common.json {
+        let mut out = Out::new();
+        out.json(&json!({
+            "schema": "adit.convert/1",
+            "source": locator,
+            "target": convert.target,
+            "format": options.format.word(),
+            "virtual_bytes": done.virtual_bytes,
+            "data_bytes": done.data_bytes,
+            "file_bytes": done.file_bytes,
+            "manifest": manifest,
+        }));
+        out.finish();
+    } else if !session.common.quiet {
+        eprintln!(
+            "{}: a disk of {}, {} stored in {}{}",
+            options.format.word(),
+            human_bytes(done.virtual_bytes),
+            human_bytes(done.data_bytes),
+            human_bytes(done.file_bytes),
+            if convert.verify { ", verified" } else { "" }
+        );
+    }
+    Ok(())
+}
+
+/// Compares two disks.
+pub fn compare(session: &Session, first: &OsStr, second: &OsStr) -> u8 {
+    match differs(session, first, second) {
+        Ok(None) => exit::GOOD,
+        Ok(Some(_)) => 1,
+        Err(error) => {
+            session.fail(&format!("compare {} and {}", shown(first), shown(second)), &error);
+            UNREADABLE
+        }
+    }
+}
+
+fn differs(session: &Session, first: &OsStr, second: &OsStr) -> Result<Option<u64>> {
+    let (a, first) = disk_of(session, session.open_disk(first)?)?;
+    let (b, second) = disk_of(session, session.open_disk(second)?)?;
+    let bar = Bar::new(session.common.quiet || session.common.json);
+    let offset = adit_convert::compare(&a, &b, &bar, &session.interrupt)?;
+    bar.finish();
+    let mut out = Out::new();
+    if session.common.json {
+        out.json(&json!({
+            "schema": "adit.compare/1",
+            "first": first.locator.to_string(),
+            "second": second.locator.to_string(),
+            "same": offset.is_none(),
+            "differs_at_bytes": offset,
+        }));
+    } else if !session.common.quiet {
+        match offset {
+            None => out.line("the disks are the same"),
+            Some(offset) => out.line(format!("the disks differ from byte {offset:#x} on")),
+        }
+    }
+    out.finish();
+    Ok(offset)
+}
