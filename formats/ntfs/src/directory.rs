@@ -158,8 +158,10 @@ impl Directory {
             if let Some(next) = visit_all(self.index.root(), (0, skip), &at, visit, report) {
                 return Some(next);
             }
-            node = 1;
-            return (node < end).then_some(Cursor(node << ORDINAL_BITS));
+            if let Some(error) = self.index.too_large() {
+                report(error);
+            }
+            return (end > 1).then_some(Cursor(1 << ORDINAL_BITS));
         }
         let count = self.index.batch().min(end.saturating_sub(node));
         let first = node.saturating_sub(1);
@@ -174,6 +176,7 @@ impl Directory {
             Vec::new()
         };
         let size = narrow(self.index.block_bytes).unwrap_or(4096).max(1);
+        let mut damaged = 0u64;
         for (within, _) in used.iter().enumerate().filter(|(_, used)| **used) {
             let block = first.saturating_add(adit_core::bytes::wide(within));
             node = block.saturating_add(1);
@@ -187,7 +190,13 @@ impl Directory {
             let checked = bytes
                 .and_then(|mut bytes| self.index.check_block(&mut bytes, block).map(|()| bytes));
             match checked {
-                Err(error) => report(error.at(at)),
+                Err(error) => {
+                    damaged = damaged.saturating_add(1);
+                    // A large index that is all garbage must not make a large list of errors.
+                    if damaged == 1 {
+                        report(error.at(at));
+                    }
+                }
                 Ok(bytes) => {
                     let entries = Index::entries(&bytes);
                     if let Some(next) = visit_all(entries, (node, skip), &at, visit, report) {
@@ -195,6 +204,11 @@ impl Directory {
                     }
                 }
             }
+        }
+        if let Some(more) = damaged.checked_sub(1).filter(|more| *more > 0) {
+            let detail = format!("{more} more of these {count} index blocks are damaged too");
+            let at = self.index.place(first.saturating_mul(self.index.block_bytes));
+            report(Error::corrupt(Problem::Unreadable, detail).at(at));
         }
         let next = first.saturating_add(count).saturating_add(1);
         (next < end).then_some(Cursor(next << ORDINAL_BITS))

@@ -24,6 +24,8 @@ pub(crate) struct Index {
     /// Value of `$INDEX_ROOT`, from its index header on.
     root: Vec<u8>,
     pub block_bytes: u64,
+    /// Most blocks that are looked at.
+    blocks_max: u64,
     /// What node numbers count in. Unit: bytes.
     unit_bytes: u64,
     blocks: Option<Arc<dyn Disk>>,
@@ -75,6 +77,7 @@ impl Ntfs {
             tag: letter(1) | (letter(2) << 8),
             root: value.get(IndexRootRaw::SIZE..).unwrap_or_default().to_vec(),
             block_bytes,
+            blocks_max: self.limits().directory_entries_max,
             unit_bytes: if block_bytes >= cluster { cluster } else { 512 },
             blocks: open(kind::INDEX_ALLOCATION)?,
             bitmap: open(kind::BITMAP)?,
@@ -88,10 +91,22 @@ impl Index {
         Entries::of(&self.root)
     }
 
-    /// How many blocks there are room for.
+    /// How many blocks there are room for, within the limits.
     pub(crate) fn block_count(&self) -> u64 {
+        self.block_room().min(self.blocks_max)
+    }
+
+    fn block_room(&self) -> u64 {
         let size = self.blocks.as_ref().map_or(0, |blocks| blocks.size_bytes());
         size.checked_div(self.block_bytes).unwrap_or(0)
+    }
+
+    /// Says if there are more blocks than the limits allow to look at.
+    pub(crate) fn too_large(&self) -> Option<Error> {
+        (self.block_room() > self.blocks_max).then(|| {
+            let detail = format!("the index has room for {} blocks", self.block_room());
+            Error::limit("directory_entries_max", detail).at(place(self.record))
+        })
     }
 
     /// Whether a block is in use. Without a bitmap, each that looks like one.

@@ -165,7 +165,7 @@ impl Reader<'_> {
         }
         let (next, wraps) = self.after(offset, u64::from(raw.data_length))?;
         let sequence = sequence.checked_add(wraps)?;
-        let lsn = sequence.checked_shl(bits)? | (next / 8 & mask);
+        let lsn = sequence.checked_shl(bits)? | ((next / 8) & mask);
         Some((raw, lsn))
     }
 

@@ -56,7 +56,9 @@ impl Ntfs {
             note.text = format!("a part of $MFT cannot be found: {}", note.text);
             self.note(note.advise("files whose records stand there cannot be read"));
         }
-        let records = stream.size_bytes.checked_div(boot.record_bytes).unwrap_or(0);
+        // Each record is stored: a table larger than its volume is a lie nobody should sweep.
+        let held = stream.initialized_bytes.min(boot.volume_bytes());
+        let records = held.checked_div(boot.record_bytes).unwrap_or(0);
         if records == 0 {
             let detail = "$MFT is empty";
             return Err(Error::corrupt(Problem::Missing, detail).at(place(record::MFT)));

@@ -188,7 +188,9 @@ fn signed(bytes: &[u8]) -> Option<i64> {
 mod tests {
     use super::*;
 
-    fn decoded(pairs: &[u8], end: u64) -> (Vec<(u64, u64, Option<u64>)>, Result<()>) {
+    type Shown = Vec<(u64, u64, Option<u64>)>;
+
+    fn decoded(pairs: &[u8], end: u64) -> (Shown, Result<()>) {
         let mut builder = Builder::new(0x1_0000, 100);
         let result = builder.decode(pairs, end);
         let show = |piece: &Piece| match &piece.backing {

@@ -47,7 +47,7 @@ fn count_zeros(bitmap: &dyn Disk, count: u64) -> Result<u64> {
         let mut part = bitmap.read_vec(at, narrow(length).unwrap_or(0))?;
         at = at.saturating_add(length);
         if at == end
-            && count % 8 != 0
+            && !count.is_multiple_of(8)
             && let Some(last) = part.last_mut()
         {
             // Bits past the last one count for nothing.

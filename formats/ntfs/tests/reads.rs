@@ -217,7 +217,10 @@ fn the_same_from_many_threads() {
             scope.spawn(|| {
                 for _ in 0..50 {
                     assert_eq!(fs.read_file(find(&fs, "xpress"), 1 << 20).unwrap(), calls());
-                    assert_eq!(data(&fs, "packed.bin").read_vec(65_530, 10).unwrap()[..6], [b'x'; 6]);
+                    assert_eq!(
+                        data(&fs, "packed.bin").read_vec(65_530, 10).unwrap()[..6],
+                        [b'x'; 6]
+                    );
                 }
             });
         }

@@ -317,7 +317,12 @@ pub fn files() -> Vec<(u64, &'static str, u32, Vec<Vec<u8>>)> {
         (31, "dedup", 0x600, vec![hole(9000), resident(0xc0, "", 0, &dedup)]),
         (33, "far.txt", 0x20, vec![data(b"in the second piece of $MFT")]),
         (34, "torn", 0x20, vec![data(b"?")]),
-        (35, "lost.bin", 0x20, vec![clusters(2, 8192, None, [run(1, 101), run(1, 60_000)].concat())]),
+        (
+            35,
+            "lost.bin",
+            0x20,
+            vec![clusters(2, 8192, None, [run(1, 101), run(1, 60_000)].concat())],
+        ),
         (36, "lzx", 0x620, vec![hole(text), packed(160, LZX.len()), wof(1)]),
         (37, "xpress", 0x620, vec![hole(text), packed(161, XPRESS.len()), wof(0)]),
     ]
