@@ -254,7 +254,7 @@ fn requests_that_make_no_sense_are_answered_with_einval() {
 fn block_status_answers_every_context_and_one_extent_if_asked() {
     let folder = tempfile::tempdir().unwrap();
     let (disk, _) = sparse_file(folder.path());
-    let export = Export::read_only("x", disk).with_bitmap("b", vec![512..1024]);
+    let export = Export::read_only("x", disk).with_bitmap("b", vec![512..1024, 600..700]);
     let contexts = ["base:allocation", "qemu:dirty-bitmap:b"];
     let mut raw = serve(vec![export]).raw_kept().enter("x", &contexts);
     let words = |chunk: &Chunk| -> Vec<u64> {

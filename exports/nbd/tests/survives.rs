@@ -180,14 +180,9 @@ fn record(served: &Served) -> Vec<u8> {
         });
         let mut said = Vec::new();
         let mut buf = [0; 4096];
-        loop {
-            match (&server).read(&mut buf) {
-                Ok(length @ 1..) => {
-                    said.extend_from_slice(&buf[..length]);
-                    (&down).write_all(&buf[..length]).unwrap();
-                }
-                _ => break,
-            }
+        while let Ok(length @ 1..) = (&server).read(&mut buf) {
+            said.extend_from_slice(&buf[..length]);
+            (&down).write_all(&buf[..length]).unwrap();
         }
         upward.join().unwrap();
         said
