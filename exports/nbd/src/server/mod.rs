@@ -2,6 +2,7 @@
 
 mod context;
 mod handshake;
+mod leaf;
 mod listen;
 mod out;
 mod read;

@@ -1,41 +1,23 @@
 //! The way of the bytes: from a host file inside the kernel, or through the thread's buffer.
 
+use super::leaf::{Segment, read_if_cached};
 use super::lock;
 use super::out::{PIECE_BYTES, REPLY_BYTES_MAX, message_of};
 use super::session::{Answer, Later, Worker};
 use crate::counters::add;
 use crate::errors::number_of;
 use crate::protocol::*;
-use adit_core::{Disk, Error, Leaf, LeafKind, Result};
-use rustix::fs::{Advice, fadvise, sendfile};
-use rustix::io::{Errno, ReadWriteFlags, preadv2};
-use std::io::{self, ErrorKind, IoSliceMut};
-use std::num::NonZeroU64;
+use adit_core::{Error, Result};
+use rustix::fs::sendfile;
+use rustix::io::Errno;
+use std::io::{self, ErrorKind};
 use std::ops::Range;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 /// From here on moving bytes inside the kernel is cheaper than copying them twice. Unit: bytes.
 const KERNEL_BYTES_MIN: u64 = 64 << 10;
 /// Shorter holes are sent as zeros: a chunk of its own would cost more. Unit: bytes.
 const HOLE_BYTES_MIN: u64 = 4096;
-
-/// An extent that stands somewhere as it is.
-#[derive(Debug)]
-pub(super) struct StoredLeaf {
-    /// In the export.
-    range: Range<u64>,
-    disk: Arc<dyn Disk>,
-    /// Of the range's start, in `disk`.
-    offset: u64,
-}
-
-/// What is next in the export. `Stored` means the worker's leaf.
-enum Segment {
-    Zero,
-    Stored,
-    Lost(Error),
-}
 
 /// A read that has been answered up to `at`.
 pub(super) struct Read {
@@ -313,21 +295,6 @@ impl Worker {
         Ok(())
     }
 
-    /// The host file behind the leaf, if bytes may go from it to the socket. Those of an export
-    /// that can be written may not: what is on its way could change.
-    fn kernel_way(&self, at: u64) -> Option<(BorrowedFd<'_>, u64)> {
-        let leaf = self.leaf.as_ref().filter(|_| self.session.export.writable.is_none())?;
-        Some((leaf.disk.as_file()?, leaf.offset + (at - leaf.range.start)))
-    }
-
-    /// Whether both ends of a range are in memory. What lies between mostly is too, then.
-    fn is_cached(&self, at: u64, length: u64) -> bool {
-        let Some((file, offset)) = self.kernel_way(at) else { return false };
-        let mut byte = [0];
-        read_if_cached(file, &mut byte, offset)
-            && read_if_cached(file, &mut byte, offset + length - 1)
-    }
-
     /// Sends a range of the leaf as one chunk without touching it; true if the reply ended early.
     fn send_from_file(&mut self, read: &mut Read, length: u64) -> io::Result<bool> {
         let session = Arc::clone(&self.session);
@@ -393,56 +360,4 @@ impl Worker {
         }
         Ok(failed)
     }
-
-    /// What is at `at`, and for how long, at most up to `end`.
-    fn segment(&mut self, at: u64, end: u64) -> Result<(u64, Segment)> {
-        if let Some(leaf) = &self.leaf
-            && leaf.range.contains(&at)
-        {
-            return Ok((leaf.range.end.min(end) - at, Segment::Stored));
-        }
-        let export = &self.session.export;
-        let whole = 0..export.size_bytes();
-        if export.writable.is_some() {
-            // Extents move while others write; the disk itself keeps reads and writes apart.
-            let disk = Arc::clone(&export.disk);
-            self.leaf = Some(StoredLeaf { range: whole, disk, offset: 0 });
-            return Ok((end - at, Segment::Stored));
-        }
-        let leaf = Leaf::find(&export.disk, at)?;
-        let length = leaf.length.clamp(1, whole.end - at);
-        let segment = match leaf.kind {
-            LeafKind::Hole | LeafKind::Zero => Segment::Zero,
-            LeafKind::Lost(error) => Segment::Lost(error),
-            // Only stored extents are remembered: reading them again gives what is there now.
-            LeafKind::Stored { disk, offset } => {
-                self.leaf = Some(StoredLeaf { range: at..at + length, disk, offset });
-                Segment::Stored
-            }
-        };
-        Ok((length.min(end - at), segment))
-    }
-
-    /// A hint that a range will be read. It cannot fail.
-    pub(super) fn cache(&mut self, request: &Request) -> io::Result<()> {
-        const SEGMENTS_MAX: u32 = 1000;
-        let (mut at, end) = (request.offset, request.offset + request.length);
-        for _ in 0..SEGMENTS_MAX {
-            let Some(Ok((length, segment))) = (at < end).then(|| self.segment(at, end)) else {
-                break;
-            };
-            if let (Segment::Stored, Some((file, offset))) = (segment, self.kernel_way(at)) {
-                let _ = fadvise(file, offset, NonZeroU64::new(length), Advice::WillNeed);
-            }
-            at += length;
-        }
-        self.done(request)
-    }
-}
-
-/// Reads from the page cache alone; false if that does not have all of it.
-fn read_if_cached(file: BorrowedFd<'_>, buf: &mut [u8], offset: u64) -> bool {
-    let wanted = buf.len();
-    let mut pieces = [IoSliceMut::new(buf)];
-    preadv2(file, &mut pieces, offset, ReadWriteFlags::NOWAIT) == Ok(wanted)
 }

@@ -6,8 +6,9 @@
 
 use super::context::Context;
 use super::handshake::Agreed;
+use super::leaf::StoredLeaf;
 use super::out::{Out, REPLY_BYTES_MAX, message_of};
-use super::read::{Read, StoredLeaf};
+use super::read::Read;
 use super::receive::Receiver;
 use super::{Hub, Seat, TakenThread, lock};
 use crate::counters::{Counters, add};

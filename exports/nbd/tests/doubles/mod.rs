@@ -21,11 +21,19 @@ pub struct Board {
     pub bad: Option<Range<u64>>,
     pub log: Mutex<Vec<String>>,
     pub delay: Duration,
+    /// Reads that are under way, and the most there ever were.
+    pub reads: Mutex<(usize, usize)>,
 }
 
 impl Board {
     pub fn new(bytes: Vec<u8>) -> Board {
-        Board { bytes: bytes.into(), bad: None, log: Mutex::default(), delay: Duration::ZERO }
+        Board {
+            bytes: bytes.into(),
+            bad: None,
+            log: Mutex::default(),
+            delay: Duration::ZERO,
+            reads: Mutex::default(),
+        }
     }
 
     fn note(&self, text: String) {
@@ -40,7 +48,13 @@ impl Disk for Board {
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         self.check_range(offset, buf.len() as u64)?;
+        {
+            let mut reads = self.reads.lock().unwrap();
+            reads.0 += 1;
+            reads.1 = reads.1.max(reads.0);
+        }
         std::thread::sleep(self.delay);
+        self.reads.lock().unwrap().0 -= 1;
         let end = offset + buf.len() as u64;
         if self.bad.as_ref().is_some_and(|bad| bad.start < end && offset < bad.end) {
             let why = std::io::Error::from_raw_os_error(5);
