@@ -204,6 +204,7 @@ pub(super) fn read(log: &Log, sequence: u32, fs: &Ext, notes: &mut Vec<Finding>)
     let mut open: Vec<Step> = Vec::new();
     let (mut sum, mut steps, mut begun) = (0u32, 0u64, false);
     let limit = fs.limits().list_steps_max;
+    let mut left = fs.limits().table_bytes_max;
     for number in log.end.saturating_add(1)..log.raw.length {
         let Ok(bytes) = read_log(log.disk.as_ref(), number, log.block_size) else { break };
         let mut at = 0usize;
@@ -220,6 +221,12 @@ pub(super) fn read(log: &Log, sequence: u32, fs: &Ext, notes: &mut Vec<Finding>)
             }
             begun = true;
             steps = steps.saturating_add(1);
+            left = left.saturating_sub(wide(value.len()));
+            if left == 0 {
+                let text = "fast commits take more memory than `table_bytes_max` allows";
+                notes.push(stale(text));
+                return fast;
+            }
             if steps > limit || (tag == HEAD && u32_le(value, 0) != Some(0)) {
                 notes.push(unknown(number, "is of a kind that is not understood"));
                 return fast;
