@@ -213,3 +213,20 @@ fn a_compressed_qcow2_is_no_larger_than_that_of_qemu() {
     let size = |path: &std::path::Path| open(path).size_bytes();
     assert!(size(&ours) <= size(&theirs), "{} against {}", size(&ours), size(&theirs));
 }
+
+#[test]
+fn data_far_into_a_disk_are_found_by_qemu_img_too() {
+    const GIB: u64 = 1 << 30;
+    let directory = tempfile::tempdir().unwrap();
+    let raw = directory.path().join("source.raw");
+    // Past 4 GiB, where VHDX has its first bitmap entry; in several tables of every format.
+    let places = [GIB - 9, 4 * GIB - 70_000, 4 * GIB + (5 << 20), 8 * GIB + 123_456];
+    let content = (1..).zip(places).map(|(seed, at)| (at, common::text(300_000, seed))).collect();
+    let source = write_source(&raw, 9 * GIB, &content);
+    for (target, options) in targets() {
+        let image = directory.path().join("image");
+        let options = ConvertOptions { overwrite: true, ..options };
+        run(&source, &image, &options).unwrap();
+        judge(options.format, &image, &raw, &target);
+    }
+}
