@@ -1,39 +1,9 @@
 //! The checksums of the format: CRC-32C, CRC-16 and big-endian CRC-32.
 
-const CASTAGNOLI: u32 = 0x82f6_3b78;
 const ANSI: u16 = 0xa001;
 const ETHERNET: u32 = 0x04c1_1db7;
 
-/// `TABLES[k][b]`: what byte `b` does to the sum when `k` more bytes follow it.
-static TABLES: [[u32; 256]; 8] = tables();
 static ETHERNET_TABLE: [u32; 256] = ethernet();
-
-#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]
-const fn tables() -> [[u32; 256]; 8] {
-    let mut tables = [[0; 256]; 8];
-    let mut byte = 0;
-    while byte < 256 {
-        let mut sum = byte as u32;
-        let mut bit = 0;
-        while bit < 8 {
-            sum = if sum & 1 == 1 { (sum >> 1) ^ CASTAGNOLI } else { sum >> 1 };
-            bit += 1;
-        }
-        tables[0][byte] = sum;
-        byte += 1;
-    }
-    let mut k = 1;
-    while k < 8 {
-        let mut byte = 0;
-        while byte < 256 {
-            let before = tables[k - 1][byte];
-            tables[k][byte] = (before >> 8) ^ tables[0][(before & 0xff) as usize];
-            byte += 1;
-        }
-        k += 1;
-    }
-    tables
-}
 
 #[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]
 const fn ethernet() -> [u32; 256] {
@@ -52,30 +22,9 @@ const fn ethernet() -> [u32; 256] {
     table
 }
 
-fn step(k: usize, byte: u8) -> u32 {
-    TABLES.get(k).and_then(|table| table.get(usize::from(byte))).copied().unwrap_or(0)
-}
-
 /// Carries a CRC-32C on; the format neither starts nor ends with an inversion of its own.
-pub(crate) fn crc32c(mut sum: u32, bytes: &[u8]) -> u32 {
-    let mut chunks = bytes.chunks_exact(8);
-    for chunk in &mut chunks {
-        let &[a, b, c, d, e, f, g, h] = chunk else { continue };
-        let [i, j, k, l] = sum.to_le_bytes();
-        sum = step(7, a ^ i)
-            ^ step(6, b ^ j)
-            ^ step(5, c ^ k)
-            ^ step(4, d ^ l)
-            ^ step(3, e)
-            ^ step(2, f)
-            ^ step(1, g)
-            ^ step(0, h);
-    }
-    for &byte in chunks.remainder() {
-        let [low, ..] = sum.to_le_bytes();
-        sum = (sum >> 8) ^ step(0, low ^ byte);
-    }
-    sum
+pub(crate) fn crc32c(sum: u32, bytes: &[u8]) -> u32 {
+    !::crc32c::crc32c_append(!sum, bytes)
 }
 
 /// As [`crc32c`], with the `length` bytes at `field` taken as zeros.
