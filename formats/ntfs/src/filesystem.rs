@@ -204,6 +204,15 @@ impl Ntfs {
             let detail = format!("the file has no stream {}", wof::STREAM);
             Error::corrupt(Problem::Missing, detail).at(place(number))
         })?;
+        // Each chunk has a table entry on disk; without this bound a hole could promise any number.
+        if stream.size_bytes > self.held_bytes() {
+            let detail = format!(
+                "{} has {} bytes, more than the volume holds",
+                wof::STREAM,
+                stream.size_bytes
+            );
+            return Err(Error::corrupt(Problem::OutOfRange, detail).at(place(number)));
+        }
         let stored = self.readable(stream, wof::STREAM)?;
         let name = format!("NTFS compact file {number}");
         let map =

@@ -195,7 +195,9 @@ impl Ntfs {
     /// Errors: those of opening the table.
     pub fn records(&self) -> Result<Records<'_>> {
         let mft = self.mft()?;
-        Ok(Records { fs: self, mft, next: 0, batch: Vec::new(), batch_start: 0 })
+        let held = self.held_bytes().checked_div(mft.record_bytes).unwrap_or(0);
+        let end = mft.records.min(held);
+        Ok(Records { fs: self, mft, next: 0, end, batch: Vec::new(), batch_start: 0 })
     }
 }
 
@@ -205,6 +207,8 @@ pub struct Records<'a> {
     fs: &'a Ntfs,
     mft: &'a Mft,
     next: u64,
+    /// Where the sweep ends: more records than the volume can hold are one error.
+    end: u64,
     batch: Vec<u8>,
     batch_start: u64,
 }
@@ -226,7 +230,7 @@ impl Records<'_> {
         if let Some(bytes) = slice(&self.batch, within, size) {
             return Ok(bytes.to_vec());
         }
-        let left = self.mft.records.saturating_sub(number);
+        let left = self.end.saturating_sub(number);
         let count = BATCH_BYTES.checked_div(size).unwrap_or(1).clamp(1, left.max(1));
         let start = number.saturating_mul(size);
         let read = |count: u64| {
@@ -257,7 +261,7 @@ impl Iterator for Records<'_> {
     type Item = Result<Record>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        while self.next < self.mft.records {
+        while self.next < self.end {
             let number = self.next;
             self.next = number.saturating_add(1);
             let record = self.fetch(number).and_then(|bytes| self.parse(bytes, number));
@@ -266,7 +270,13 @@ impl Iterator for Records<'_> {
                 None => continue,
             }
         }
-        None
+        let (end, records) = (self.end, self.mft.records);
+        self.end = records;
+        self.next = records;
+        (end < records).then(|| {
+            let detail = format!("the volume is too short for records {end} to {records} of $MFT");
+            Err(Error::lost(detail).at(place(end)))
+        })
     }
 }
 

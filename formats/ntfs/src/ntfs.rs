@@ -33,6 +33,8 @@ pub(crate) enum CacheKey {
 pub struct Ntfs {
     volume: Arc<dyn Disk>,
     boot: Boot,
+    /// What of the volume the disk below holds.
+    held_bytes: u64,
     limits: Limits,
     cache: TableCache<CacheKey>,
     mft: OnceLock<Mft>,
@@ -62,6 +64,7 @@ impl Ntfs {
         let fs = Ntfs {
             notes: Mutex::new(note.into_iter().chain(short).collect()),
             volume,
+            held_bytes: size.min(boot.volume_bytes()),
             boot,
             limits: limits.clone(),
             cache: TableCache::new(limits),
@@ -117,6 +120,11 @@ impl Ntfs {
     /// What record `$Volume` says: label, version, flags.
     pub fn info(&self) -> &VolumeInfo {
         self.info.get_or_init(|| self.read_volume_info())
+    }
+
+    /// What of the volume the disk below holds: nothing real is larger. Unit: bytes.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        self.held_bytes
     }
 
     pub(crate) fn cache(&self) -> &TableCache<CacheKey> {

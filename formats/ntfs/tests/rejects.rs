@@ -302,3 +302,38 @@ fn directories_that_come_back_to_themselves() {
     }
     assert_eq!(cycles, 2, "`up` and `back`");
 }
+
+#[test]
+fn more_packed_chunks_than_the_volume_can_hold() {
+    let mut image = sample();
+    let size = 1 << 50;
+    let huge = |name, size: u64| {
+        let clusters = size / CLUSTER as u64;
+        let pairs = [&[0x08][..], &le64(clusters)].concat();
+        Runs { kind: 0x80, name, flags: 0x8000, clusters, size, pairs, ..Runs::default() }.bytes()
+    };
+    let mut wof = vec![0; 24];
+    put(&mut wof, 0, &0x8000_0017u32.to_le_bytes());
+    (wof[4], wof[8], wof[12], wof[16]) = (16, 1, 2, 1);
+    let attributes = [
+        standard(0x620),
+        huge("", size),
+        huge("WofCompressedData", size),
+        resident(0xc0, "", 0, &wof),
+    ];
+    image.record(37, record(1, 0, &attributes));
+    let error = open_error(&image.open().unwrap(), "xpress");
+    assert_eq!((error.kind(), error.problem()), (Kind::Corrupt, Problem::OutOfRange));
+}
+
+#[test]
+fn a_file_table_longer_than_the_volume_in_one_error() {
+    let mut image = sample();
+    let size = 1 << 52;
+    let runs = Runs { kind: 0x80, clusters: 8, size, pairs: run(8, MFT[0]), ..Runs::default() };
+    image.record(0, record(1, 0, &[standard(6), runs.bytes()]));
+    // The boot sector claims a volume to match.
+    put(&mut image.bytes, 0x28, &le64(1 << 50));
+    let fs = image.open().unwrap();
+    assert!(fs.records().unwrap().count() < 5000);
+}
