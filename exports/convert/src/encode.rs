@@ -2,7 +2,12 @@
 
 use crate::probe::is_incompressible;
 use adit_core::{Error, Problem, Result};
+use flate2::{Compress, Compression, FlushCompress, Status};
 use libdeflater::{CompressionLvl, Compressor};
+
+/// The format allows no longer window, and readers that hold it to that refuse one; libdeflate
+/// cannot be told. Unit: bits.
+const QCOW_WINDOW_BITS: u8 = 12;
 
 /// What is made of every unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +25,7 @@ pub(crate) enum Coding {
 /// The compressor of one thread.
 pub(crate) enum Encoder {
     Plain,
-    Deflate(Compressor),
+    Deflate(Compress),
     Zstd(zstd::bulk::Compressor<'static>),
     Grain {
         compressor: Compressor,
@@ -38,7 +43,12 @@ impl Encoder {
         };
         Ok(match coding {
             Coding::Plain => Encoder::Plain,
-            Coding::Deflate(level) => Encoder::Deflate(deflate(level)?),
+            Coding::Deflate(level) => {
+                // zlib's levels end at 9, where libdeflate goes on.
+                let level = u32::try_from(level.clamp(1, 9)).map_err(|_| bad(level))?;
+                let level = Compression::new(level);
+                Encoder::Deflate(Compress::new_with_window_bits(level, false, QCOW_WINDOW_BITS))
+            }
             Coding::Grain(level) => {
                 Encoder::Grain { compressor: deflate(level)?, stored: deflate(0)? }
             }
@@ -63,7 +73,12 @@ impl Encoder {
             _ if is_incompressible(unit) => None,
             Encoder::Deflate(compressor) => {
                 out.resize(start + smaller, 0);
-                compressor.deflate_compress(unit, &mut out[start..]).ok()
+                compressor.reset();
+                match compressor.compress(unit, &mut out[start..], FlushCompress::Finish) {
+                    Ok(Status::StreamEnd) => usize::try_from(compressor.total_out()).ok(),
+                    // It did not get smaller.
+                    _ => None,
+                }
             }
             // Whatever fails here, the unit itself is at hand.
             Encoder::Zstd(compressor) => {
@@ -100,5 +115,40 @@ fn grain(
 impl std::fmt::Debug for Encoder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Encoder")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_qcow2_cluster_is_compressed_within_the_window_of_the_format() {
+        let half: Vec<u8> =
+            (0..8192u32).flat_map(|n| n.wrapping_mul(0x9e37_79b9).to_le_bytes()).collect();
+        // The halves are equal and 32 KiB apart, and each holds short repeats.
+        let mut unit = [half.clone(), half].concat();
+        unit.chunks_exact_mut(64).for_each(|chunk| chunk.copy_within(0..16, 32));
+        let mut encoder = Encoder::new(Coding::Deflate(6)).unwrap();
+        let mut out = Vec::new();
+        for _ in 0..2 {
+            out.clear();
+            let length = encoder.encode(0, &unit, &mut out).unwrap().expect("it compresses");
+            // A decoder that keeps 4 KiB and is fed byte by byte has nothing older to look at.
+            let mut decoder = flate2::Decompress::new_with_window_bits(false, QCOW_WINDOW_BITS);
+            let (mut plain, mut piece) = (Vec::new(), [0; 256]);
+            loop {
+                let before = decoder.total_out();
+                let from = decoder.total_in() as usize;
+                let status = decoder
+                    .decompress(&out[from..length], &mut piece, flate2::FlushDecompress::None)
+                    .unwrap();
+                plain.extend_from_slice(&piece[..(decoder.total_out() - before) as usize]);
+                if status == Status::StreamEnd {
+                    break;
+                }
+            }
+            assert!(plain == unit);
+        }
     }
 }
