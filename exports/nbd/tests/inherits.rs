@@ -44,7 +44,7 @@ fn serves_until_its_client_leaves() {
     let server = server();
     assert_eq!(server.serve_listen_fds().unwrap(), 1);
     let counters = server.exports().next().unwrap().counters();
-    for _ in 0..1000 {
+    for _ in 0..6000 {
         if counters.connections.load(Ordering::Relaxed) > 0 && server.clients() == 0 {
             return;
         }
