@@ -98,8 +98,13 @@ fn a_missing_member_is_named_and_only_its_files_are_lost() {
     let error = complained(dir.path(), 1, &["cp", "a.img//far", "far"]);
     assert!(error.contains("kind  lost") && error.contains("--salvage"), "{error}");
     assert!(!dir.path().join("far").exists(), "a failed copy leaves no file");
-    let map = json(dir.path(), 3, &["map", "--physical", "a.img//far"]);
-    assert_eq!(map["extents"][0]["kind"], "lost");
+    for arguments in [&["map", "--physical", "a.img//far"][..], &["map", "a.img//far"]] {
+        let map = json(dir.path(), 3, arguments);
+        assert_eq!(map["extents"][0]["kind"], "lost", "{arguments:?}");
+        assert_eq!(map["extents"][0]["length_bytes"], 5 << 20);
+    }
+    let map = json(dir.path(), 3, &["map", "a.img//near"]);
+    assert_eq!(map["extents"][0]["kind"], "data");
     said(dir.path(), 0, &["cp", "--member", "away/b.img", "a.img//far", "far"]);
     assert_eq!(fs::read(dir.path().join("far")).unwrap(), noise(5 << 20, 2));
 }

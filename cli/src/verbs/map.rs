@@ -75,9 +75,16 @@ fn show(session: &Session, path: &OsStr, physical: bool, range: &Range) -> Resul
         }
         last.into_iter().for_each(&mut keep);
     } else {
+        // Where a layer below lacks something, each extent says which of its bytes are lost.
+        let degraded = code_of(&opened.notes) != exit::GOOD;
         for extent in Extents::of(&disk, range.clone()) {
             session.interrupt.check()?;
-            keep(extent_row(extent?)?);
+            let extent = extent?;
+            if degraded && matches!(extent.kind, ExtentKind::Verbatim { .. }) {
+                split_lost(&disk, extent)?.into_iter().for_each(&mut keep);
+            } else {
+                keep(extent_row(extent)?);
+            }
         }
     }
     if session.common.json {
@@ -109,6 +116,29 @@ fn extent_row(extent: Extent) -> Result<Row> {
         }
     };
     Ok(Row { offset: extent.offset, length: extent.length, kind, place, reason })
+}
+
+/// An extent, cut where bytes of it are lost further down.
+fn split_lost(disk: &Arc<dyn Disk>, extent: Extent) -> Result<Vec<Row>> {
+    let ExtentKind::Verbatim { disk: below, offset: start } = &extent.kind else {
+        return Ok(vec![extent_row(extent)?]);
+    };
+    let layer = below.explain(*start)?.layer;
+    let mut rows: Vec<Row> = Vec::new();
+    let mut at = extent.offset;
+    while at < extent.end() {
+        let mut row = leaf_row(disk, at, extent.end())?;
+        if row.reason.is_none() {
+            row.kind = "data";
+            row.place = Some((layer.clone(), start + (at - extent.offset)));
+        }
+        at += row.length;
+        match rows.last_mut() {
+            Some(last) if joins(last, &row) => last.length += row.length,
+            _ => rows.push(row),
+        }
+    }
+    Ok(rows)
 }
 
 fn leaf_row(disk: &Arc<dyn Disk>, offset: u64, end: u64) -> Result<Row> {
