@@ -6,7 +6,7 @@ use adit_core::{Error, Finding, Interrupt, Problem, Result, Severity};
 use adit_open::{At, Files, NamedParent, OpenOptions, Opened, Opener, ReferencePolicy};
 use std::ffi::OsStr;
 
-/// Options and helpers of one run.
+/// Options and tools of one run.
 pub struct Session {
     /// Opens places.
     pub opener: Opener,

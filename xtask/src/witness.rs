@@ -11,8 +11,13 @@ use std::path::{Path, PathBuf};
 const DISSECT: &str = "dissect.vmfs==3.13";
 const SDIST: &str = "dissect_vmfs-3.13.tar.gz";
 const SDIST_SHA256: &str = "904a4116b944acfc6a7a9de013ae1db14c760cb76138fd77c6a5b510b98c828d";
-/// Debian's readers of VMFS 3/5 and 6.
-const TOOLS: [(&str, &str); 2] = [("debugvmfs", "vmfs-tools"), ("debugvmfs6", "vmfs6-tools")];
+/// Debian's readers of VMFS 3/5 and 6, what lets users other than root mount, and qemu's tools.
+const TOOLS: [(&str, &str); 4] = [
+    ("debugvmfs", "vmfs-tools"),
+    ("debugvmfs6", "vmfs6-tools"),
+    ("fusermount3", "fuse3"),
+    ("qemu-img", "qemu-utils"),
+];
 
 /// What was prepared.
 pub struct Witnesses {
