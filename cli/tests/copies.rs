@@ -136,7 +136,7 @@ fn a_wrong_member_is_refused_with_both_identities() {
 }
 
 #[test]
-fn a_killed_copy_goes_on_and_reads_almost_nothing_again() {
+fn a_killed_copy_goes_on_to_the_whole_file() {
     let dir = tempfile::tempdir().unwrap();
     let length = 192 << 20;
     Vmfs::six().file("big.bin", noise(length, 5)).write(dir.path().join("lun.img"));
@@ -151,11 +151,9 @@ fn a_killed_copy_goes_on_and_reads_almost_nothing_again() {
         std::thread::sleep(std::time::Duration::from_millis(wait_ms));
         let _ = child.kill();
         child.wait().unwrap();
-        assert!(
-            !dir.path().join("big.bin").exists()
-                || sha256sum(&dir.path().join("big.bin")).len() == 64,
-            "only a whole file has its name"
-        );
+        // Only a whole file has its name.
+        let named = dir.path().join("big.bin");
+        assert!(!named.exists() || fs::read(&named).unwrap() == noise(length, 5));
     }
     let killed_all = !dir.path().join("big.bin").exists();
     if killed_all {
