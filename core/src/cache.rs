@@ -35,6 +35,16 @@ impl<K: Hash + Eq + Clone> TableCache<K> {
         self.0.insert(key, Arc::clone(&block));
         Ok(block)
     }
+
+    /// Forgets a block that was changed.
+    pub fn forget(&self, key: &K) {
+        self.0.remove(key);
+    }
+
+    /// Forgets every block.
+    pub fn forget_all(&self) {
+        self.0.clear();
+    }
 }
 
 #[cfg(test)]

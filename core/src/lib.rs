@@ -5,6 +5,7 @@
 //!
 //! - [`Disk`]: a run of bytes addressed from 0; [`WritableDisk`] is the same, writable.
 //! - [`ExtentMap`]: what a format implements; [`Mapped`] turns it into a [`Disk`].
+//! - [`WritableMap`]: what a writable format implements; [`Writable`] makes a [`WritableDisk`] of it.
 //! - [`FileSystem`]: names to nodes; opening a file gives a [`Disk`], so stacks nest without end.
 //! - [`VolumeTable`]: a list of named slices (partitions, logical volumes).
 //! - [`Error`], [`Finding`]: what went wrong and where; [`Limits`]: how much a hostile image may ask for.
@@ -15,6 +16,7 @@
 
 pub mod bytes;
 mod cache;
+mod claims;
 mod concat;
 mod disk;
 mod error;
@@ -30,6 +32,7 @@ pub mod on_disk;
 mod slice;
 mod uuid;
 mod volumes;
+mod write;
 
 pub use cache::TableCache;
 pub use concat::{Concat, Piece, PieceKind};
@@ -49,3 +52,7 @@ pub use memory::MemoryDisk;
 pub use slice::Slice;
 pub use uuid::{guid, vmware_uuid};
 pub use volumes::{Check, Inspect, Inspected, Volume, VolumeTable};
+pub use write::{
+    Change, Fresh, ImageFile, ParentRecord, Placement, Stage, Unmap, Unmapped, Writable,
+    WritableImage, WritableMap,
+};
