@@ -133,6 +133,11 @@ pub enum Verb {
         /// Another disk
         second: OsString,
     },
+    /// Compare two trees: added, removed, changed; exit code 1 when they differ
+    #[command(
+        after_help = "Examples:\n  adit diff disk.qcow2@monday//p1// disk.qcow2@friday//p1//\n  adit diff --content-only web01.vmdk//p1//home /backup/home\n  adit diff --json a.qcow2//p2// b.vhdx//p2//"
+    )]
+    Diff(Diff),
     /// Show where a file's bytes are
     #[command(
         after_help = "Examples:\n  adit map lun.img//web01/web01-flat.vmdk\n  adit map --physical --json lun.img//web01/web01-flat.vmdk"
@@ -301,6 +306,34 @@ pub struct Convert {
     /// Store zeros that the source stores
     #[arg(long)]
     pub keep_zeroes: bool,
+}
+
+/// Options of `diff`.
+#[derive(Args, Debug)]
+pub struct Diff {
+    /// A directory: of a file system in an image, or a folder of the host
+    pub first: OsString,
+    /// The directory it is compared with
+    pub second: OsString,
+    /// Compare names, kinds, contents and link targets, and nothing else
+    #[arg(long)]
+    pub content_only: bool,
+    /// Leave these out; may be repeated
+    #[arg(long, value_enum, value_name = "WHAT", value_delimiter = ',')]
+    pub ignore: Vec<Ignore>,
+}
+
+/// What `diff` may leave out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Ignore {
+    /// Permission bits
+    Mode,
+    /// Owner and group
+    Owner,
+    /// Time of last change
+    Times,
+    /// Extended attributes
+    Xattrs,
 }
 
 /// How disks are served.

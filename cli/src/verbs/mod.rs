@@ -5,6 +5,7 @@ mod check;
 mod convert;
 mod cp;
 mod df;
+mod diff;
 mod explain;
 mod generate;
 mod heartbeats;
@@ -36,6 +37,7 @@ pub fn run(verb: Verb, session: &Session) -> u8 {
         Verb::Cp(cp) => cp::run(session, &cp),
         Verb::Convert(convert) => convert::run(session, &convert),
         Verb::Compare { first, second } => convert::compare(session, &first, &second),
+        Verb::Diff(diff) => diff::run(session, &diff),
         Verb::Map { path, physical, range } => map::run(session, &path, physical, &range),
         Verb::Explain { place } => explain::run(session, &place),
         Verb::Locate { path, offset } => locate::run(session, &path, offset),

@@ -1,0 +1,32 @@
+//! What is done with whole trees of any file system.
+//!
+//! - [`walk`]: a tree in order, with what is known of every node.
+//! - [`diff`]: what was added, removed and changed between two trees.
+//! - [`HostTree`]: a folder of the host as a file system, to compare with.
+//! - [`first_difference`]: two disks, read only where nothing else decides.
+#![forbid(unsafe_code)]
+
+mod diff;
+mod host;
+mod pool;
+mod same;
+mod walk;
+
+pub use diff::{Aspect, DiffOptions, Difference, Summary, Which, diff};
+pub use host::HostTree;
+pub use same::{Effort, first_difference};
+pub use walk::{Found, Go, Step, Tree, shown, walk};
+
+use adit_core::{FileSystem, NodeId, Result, on_disk::Value};
+
+/// The numbers of a device node; nothing where the file system does not know them.
+pub(crate) fn device(fs: &dyn FileSystem, node: NodeId) -> Result<Option<(u64, u64)>> {
+    let details = fs.details(node)?;
+    let number = |name| {
+        details.iter().find(|detail| detail.name == name).and_then(|detail| match detail.value {
+            Value::Uint(number) => Some(number),
+            _ => None,
+        })
+    };
+    Ok(number("device_major").zip(number("device_minor")))
+}
