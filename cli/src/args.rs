@@ -138,6 +138,11 @@ pub enum Verb {
         after_help = "Examples:\n  adit diff disk.qcow2@monday//p1// disk.qcow2@friday//p1//\n  adit diff --content-only web01.vmdk//p1//home /backup/home\n  adit diff --json a.qcow2//p2// b.vhdx//p2//"
     )]
     Diff(Diff),
+    /// Find files by name, kind, size or age
+    #[command(
+        after_help = "Examples:\n  adit find lun.img//p1// --name '*.vmdk' --size +1G\n  adit find disk.qcow2//p2//var/log --type f --newer 2d -l\n  adit find web01.vmdk// --iname '*.PST' --print0 | xargs -0 adit stat"
+    )]
+    Find(Find),
     /// Show where a file's bytes are
     #[command(
         after_help = "Examples:\n  adit map lun.img//web01/web01-flat.vmdk\n  adit map --physical --json lun.img//web01/web01-flat.vmdk"
@@ -334,6 +339,40 @@ pub enum Ignore {
     Times,
     /// Extended attributes
     Xattrs,
+}
+
+/// Options of `find`.
+#[derive(Args, Debug)]
+pub struct Find {
+    /// A directory: of a file system in an image, or a folder of the host
+    pub path: OsString,
+    /// Whose last name matches a pattern of `*`, `?` and `[a-z]`; may be repeated
+    #[arg(long, value_name = "PATTERN")]
+    pub name: Vec<OsString>,
+    /// As --name, without regard to upper and lower case
+    #[arg(long, value_name = "PATTERN")]
+    pub iname: Vec<OsString>,
+    /// f (file), d (directory), l (link), b, c, p, s, r (raw device mapping), y (system file)
+    #[arg(long = "type", value_name = "LETTER", value_delimiter = ',')]
+    pub kinds: Vec<char>,
+    /// Larger (+10M), smaller (-4K) or exactly as large; may be repeated
+    #[arg(long, value_name = "[+-]BYTES", allow_hyphen_values = true)]
+    pub size: Vec<String>,
+    /// Changed after a moment (2026-01-31T12:00:00Z) or within some time (36h, 2d)
+    #[arg(long, value_name = "WHEN")]
+    pub newer: Option<String>,
+    /// Changed before a moment, or longer than some time ago
+    #[arg(long, value_name = "WHEN")]
+    pub older: Option<String>,
+    /// Go no deeper than this
+    #[arg(long, value_name = "LEVELS")]
+    pub max_depth: Option<usize>,
+    /// End every name with a zero byte, and escape nothing
+    #[arg(short = '0', long, conflicts_with_all = ["json", "long"])]
+    pub print0: bool,
+    /// Modes, owners, sizes and times
+    #[arg(short, long)]
+    pub long: bool,
 }
 
 /// How disks are served.

@@ -7,6 +7,7 @@ mod cp;
 mod df;
 mod diff;
 mod explain;
+mod find;
 mod generate;
 mod heartbeats;
 mod hexdump;
@@ -38,6 +39,7 @@ pub fn run(verb: Verb, session: &Session) -> u8 {
         Verb::Convert(convert) => convert::run(session, &convert),
         Verb::Compare { first, second } => convert::compare(session, &first, &second),
         Verb::Diff(diff) => diff::run(session, &diff),
+        Verb::Find(find) => find::run(session, &find),
         Verb::Map { path, physical, range } => map::run(session, &path, physical, &range),
         Verb::Explain { place } => explain::run(session, &place),
         Verb::Locate { path, offset } => locate::run(session, &path, offset),

@@ -2,17 +2,22 @@
 //!
 //! - [`walk`]: a tree in order, with what is known of every node.
 //! - [`diff`]: what was added, removed and changed between two trees.
+//! - [`find`]: what has some name, kind, size or age; [`Glob`] is a pattern of names.
 //! - [`HostTree`]: a folder of the host as a file system, to compare with.
 //! - [`first_difference`]: two disks, read only where nothing else decides.
 #![forbid(unsafe_code)]
 
 mod diff;
+mod find;
+mod glob;
 mod host;
 mod pool;
 mod same;
 mod walk;
 
 pub use diff::{Aspect, DiffOptions, Difference, Summary, Which, diff};
+pub use find::{Query, find};
+pub use glob::Glob;
 pub use host::HostTree;
 pub use same::{Effort, first_difference};
 pub use walk::{Found, Go, Step, Tree, shown, walk};
