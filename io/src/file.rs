@@ -107,7 +107,7 @@ fn open_file(path: &Path) -> Result<File> {
 }
 
 /// Sector and block size of a device; absurd answers are not believed.
-fn ask_device(device: &File, geometry: &mut Geometry) {
+pub(crate) fn ask_device(device: &File, geometry: &mut Geometry) {
     let sane = |size: &u32| size.is_power_of_two() && (512..=1 << 16).contains(size);
     if let Some(sector) = rustix::fs::ioctl_blksszget(device).ok().filter(sane) {
         geometry.sector_size_bytes = sector;
