@@ -143,6 +143,11 @@ pub enum Verb {
         after_help = "Examples:\n  adit find lun.img//p1// --name '*.vmdk' --size +1G\n  adit find disk.qcow2//p2//var/log --type f --newer 2d -l\n  adit find web01.vmdk// --iname '*.PST' --print0 | xargs -0 adit stat"
     )]
     Find(Find),
+    /// Pack a tree as a tar archive, with attributes, holes and hard links
+    #[command(
+        after_help = "Examples:\n  adit tar disk.qcow2//p1//etc > etc.tar\n  adit tar web01.vmdk//p2// -o web01.tar\n  adit tar lun.img//web01 | tar -tv\n  adit tar --keep-going damaged.img// -o what-can-be-read.tar"
+    )]
+    Tar(Tar),
     /// Show where a file's bytes are
     #[command(
         after_help = "Examples:\n  adit map lun.img//web01/web01-flat.vmdk\n  adit map --physical --json lun.img//web01/web01-flat.vmdk"
@@ -373,6 +378,22 @@ pub struct Find {
     /// Modes, owners, sizes and times
     #[arg(short, long)]
     pub long: bool,
+}
+
+/// Options of `tar`.
+#[derive(Args, Debug)]
+pub struct Tar {
+    /// A directory or file: of a file system in an image, or a folder of the host
+    pub path: OsString,
+    /// The archive, or - for standard output
+    #[arg(short, long, value_name = "FILE", default_value = "-")]
+    pub output: PathBuf,
+    /// Replace an archive that exists
+    #[arg(short, long)]
+    pub force: bool,
+    /// Read every file to its end before it is begun, so that one that fails is left out whole
+    #[arg(long)]
+    pub keep_going: bool,
 }
 
 /// How disks are served.

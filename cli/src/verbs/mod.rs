@@ -20,6 +20,7 @@ mod map;
 mod mount;
 mod serve;
 mod stat;
+mod tar;
 mod tree;
 mod vms;
 
@@ -40,6 +41,7 @@ pub fn run(verb: Verb, session: &Session) -> u8 {
         Verb::Compare { first, second } => convert::compare(session, &first, &second),
         Verb::Diff(diff) => diff::run(session, &diff),
         Verb::Find(find) => find::run(session, &find),
+        Verb::Tar(tar) => tar::run(session, &tar),
         Verb::Map { path, physical, range } => map::run(session, &path, physical, &range),
         Verb::Explain { place } => explain::run(session, &place),
         Verb::Locate { path, offset } => locate::run(session, &path, offset),

@@ -3,6 +3,7 @@
 //! - [`walk`]: a tree in order, with what is known of every node.
 //! - [`diff`]: what was added, removed and changed between two trees.
 //! - [`find`]: what has some name, kind, size or age; [`Glob`] is a pattern of names.
+//! - [`tar`]: a tree as a POSIX archive, with attributes, holes and hard links.
 //! - [`HostTree`]: a folder of the host as a file system, to compare with.
 //! - [`first_difference`]: two disks, read only where nothing else decides.
 #![forbid(unsafe_code)]
@@ -13,6 +14,7 @@ mod glob;
 mod host;
 mod pool;
 mod same;
+mod tar;
 mod walk;
 
 pub use diff::{Aspect, DiffOptions, Difference, Summary, Which, diff};
@@ -20,6 +22,7 @@ pub use find::{Query, find};
 pub use glob::Glob;
 pub use host::HostTree;
 pub use same::{Effort, first_difference};
+pub use tar::{LeftOut, TarOptions, TarReport, tar};
 pub use walk::{Found, Go, Step, Tree, shown, walk};
 
 use adit_core::{FileSystem, NodeId, Result, on_disk::Value};
