@@ -95,6 +95,12 @@ impl Batmap {
     }
 }
 
+/// The checksum of a map for a disk of this size; nothing if the map is too short.
+pub(crate) fn checksum_of_map(map: &[u8], raw: &RawBatmap, size_bytes: u64) -> Option<u32> {
+    let covered = (size_bytes >> 24).div_ceil(SECTOR_BYTES).max(1).saturating_mul(SECTOR_BYTES);
+    Some(sum_of(map.get(..narrow(covered)?)?, raw.version))
+}
+
 /// One's complement of the sum; version 1.1 counted bytes from 0x80 on as negative.
 fn sum_of(map: &[u8], version: u32) -> u32 {
     let signed = version == 0x0001_0001;

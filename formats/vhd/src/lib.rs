@@ -9,7 +9,7 @@
 //!
 //! Files, in order: `layout` → `footer` (which copy counts) → `header` → `locator` (names of
 //! the parent), `batmap` (which blocks are full) → `image` → `map`; `check` and `inspect` stand
-//! beside them, and `write` lays out new images.
+//! beside them, `write` lays out new images front to back, and [`writer`] changes those there are.
 //!
 //! # What a clear bit means
 //!
@@ -41,6 +41,7 @@ mod locator;
 mod map;
 mod probe;
 pub mod write;
+pub mod writer;
 
 pub use footer::Kind;
 pub use image::{Image, SizeRule};

@@ -225,28 +225,37 @@ impl BlockMap {
 
     /// How far the bits from `first` on are alike, and what they are.
     pub fn equal_bits(&self, bits: &[u8], first: u64, count: u64) -> (u64, bool) {
-        let set = self.bit(bits, first);
-        let whole = if set { 0xff } else { 0 };
-        let mut at = first.saturating_add(1);
-        while at < count {
-            let byte = narrow(at / 8).and_then(|byte| bits.get(byte)).copied().unwrap_or(0);
-            if at.is_multiple_of(8) && byte == whole {
-                at = at.saturating_add(8);
-            } else if self.bit(bits, at) == set {
-                at = at.saturating_add(1);
-            } else {
-                break;
-            }
-        }
-        (at.min(count), set)
+        equal_bits(bits, first, count, self.bits_reversed)
     }
+}
 
-    fn bit(&self, bits: &[u8], index: u64) -> bool {
-        let byte = narrow(index / 8).and_then(|at| bits.get(at)).copied().unwrap_or(0);
-        let shift = u32::try_from(index % 8).unwrap_or(0);
-        let mask = if self.bits_reversed { 1u8.wrapping_shl(shift) } else { 0x80 >> shift.min(7) };
-        byte & mask != 0
+/// How far the bits from `first` on are alike, and what they are.
+pub(crate) fn equal_bits(bits: &[u8], first: u64, count: u64, reversed: bool) -> (u64, bool) {
+    let set = bit(bits, first, reversed);
+    let whole = if set { 0xff } else { 0 };
+    let mut at = first.saturating_add(1);
+    while at < count {
+        let byte = narrow(at / 8).and_then(|byte| bits.get(byte)).copied().unwrap_or(0);
+        if at.is_multiple_of(8) && byte == whole {
+            at = at.saturating_add(8);
+        } else if bit(bits, at, reversed) == set {
+            at = at.saturating_add(1);
+        } else {
+            break;
+        }
     }
+    (at.min(count), set)
+}
+
+fn bit(bits: &[u8], index: u64, reversed: bool) -> bool {
+    let byte = narrow(index / 8).and_then(|at| bits.get(at)).copied().unwrap_or(0);
+    byte & bit_mask(index, reversed) != 0
+}
+
+/// The bit of a sector in its byte: the most significant first, unless tapdisk 0.1 wrote it.
+pub(crate) fn bit_mask(index: u64, reversed: bool) -> u8 {
+    let shift = u32::try_from(index % 8).unwrap_or(0);
+    if reversed { 1u8.wrapping_shl(shift) } else { 0x80 >> shift.min(7) }
 }
 
 impl ExtentMap for BlockMap {
@@ -299,7 +308,7 @@ impl ExtentMap for BlockMap {
             let sector = inside / SECTOR_BYTES;
             let set = if self.batmap.as_ref().is_some_and(|map| map.is_full(index)) {
                 "set by the batmap"
-            } else if self.bit(&self.bitmap(index, at)?, sector) {
+            } else if bit(&self.bitmap(index, at)?, sector, self.bits_reversed) {
                 "set"
             } else {
                 "clear"

@@ -199,7 +199,7 @@ fn footer(size_bytes: u64, disk_type: u32, data_offset: u64, who: Identity) -> R
 }
 
 /// Cylinders, heads and sectors per track, by the algorithm of the specification.
-fn geometry(size_bytes: u64) -> (u16, u8, u8) {
+pub(crate) fn geometry(size_bytes: u64) -> (u16, u8, u8) {
     let total = (size_bytes >> 9).min(65535 * 16 * 255);
     let tracks = |sectors: u64| total.checked_div(sectors).unwrap_or(0);
     let (heads, sectors) = if total >= 65535 * 16 * 63 {
