@@ -1,5 +1,6 @@
 //! The table of what can be recognised, in the order it is tried.
 
+use crate::group::{GroupFormat, LVM2};
 use crate::images::{Image, parallels, qcow, unread, vdi, vhd, vhdx, vmdk};
 use adit_core::{Disk, DiskExt, FileSystem, Limits, Result, VolumeTable};
 use std::sync::Arc;
@@ -55,6 +56,8 @@ pub(crate) enum Recognised {
     VmfsMember,
     /// A VMFS file system without LVM.
     Vmfs,
+    /// A member of volumes that lie on several disks; it is not read yet.
+    Group(&'static GroupFormat),
     /// A guest's file system; it is not opened yet.
     Guest(OpenGuest),
 }
@@ -119,6 +122,7 @@ pub const FORMATS: &[Format] = &[
     inside("partitions", "partition table", table),
     inside("vmfs-lvm", "VMFS LVM member", member),
     inside("vmfs", "VMFS without LVM", vmfs),
+    inside("lvm2", "LVM2 physical volume", |disk, _| group(&LVM2, disk)),
     inside("ext", "ext2, ext3, ext4", ext),
     inside("ntfs", "NTFS", ntfs),
 ];
@@ -155,6 +159,10 @@ fn table(disk: &Arc<dyn Disk>, limits: &Limits) -> Result<Option<Recognised>> {
 
 fn member(disk: &Arc<dyn Disk>, _limits: &Limits) -> Result<Option<Recognised>> {
     Ok(adit_vmfs_lvm::probe(disk)?.then_some(Recognised::VmfsMember))
+}
+
+fn group(format: &'static GroupFormat, disk: &Arc<dyn Disk>) -> Result<Option<Recognised>> {
+    Ok((format.probe)(disk)?.then_some(Recognised::Group(format)))
 }
 
 fn ext(disk: &Arc<dyn Disk>, _limits: &Limits) -> Result<Option<Recognised>> {

@@ -7,7 +7,9 @@
 #![forbid(unsafe_code)]
 
 mod describe;
+mod edit;
 mod formats;
+mod group;
 mod images;
 mod locator;
 mod opened;
@@ -18,6 +20,7 @@ mod select;
 mod source;
 mod span;
 
+pub use edit::{Edit, EditParent, ParentState, Relative, Risks};
 pub use formats::{FORMATS, Format};
 pub use locator::Locator;
 pub use opened::{At, Fact, Files, LayerInfo, Opened, Origin};

@@ -1,7 +1,7 @@
 //! What opening gives: a place in a stack of layers.
 
 use crate::Locator;
-use adit_core::{Disk, FileSystem, Finding, NodeId, VolumeTable};
+use adit_core::{Disk, FileSystem, Finding, NodeId, Volume, VolumeTable};
 use adit_vmfs::Vmfs;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,6 +17,8 @@ pub struct Opened {
     pub layers: Vec<LayerInfo>,
     /// What those layers had to say.
     pub notes: Vec<Finding>,
+    /// The volumes of the last table passed: members of one volume often lie side by side.
+    pub(crate) beside: Vec<Volume>,
 }
 
 /// What a place is.

@@ -35,6 +35,10 @@ impl Opener {
         &self.options
     }
 
+    pub(crate) fn options_mut(&mut self) -> &mut OpenOptions {
+        &mut self.options
+    }
+
     /// Opens the place that `text` names, leaving out no step but those with one choice.
     ///
     /// Errors: those of every layer, with the locator of that layer in the trail; `Invalid`
@@ -90,7 +94,7 @@ impl Opener {
         facts.push(("sector_size_bytes", Fact::Count(geometry.sector_size_bytes.into())));
         let layers = vec![LayerInfo { format: "raw".into(), locator: locator.clone(), facts }];
         let origin = Origin::Host(path.to_path_buf());
-        Ok(Opened { locator, at: At::Disk { disk, origin }, layers, notes })
+        Ok(Opened { locator, at: At::Disk { disk, origin }, layers, notes, beside: Vec::new() })
     }
 
     /// The file at a place, unopened.
@@ -147,6 +151,10 @@ impl Opener {
             Recognised::Table(table) => Ok(self.in_table(here, table, disk, origin)),
             Recognised::VmfsMember => self.in_member(here, disk, &origin),
             Recognised::Vmfs => self.in_vmfs(here, disk, None, Vec::new()),
+            Recognised::Group(format) => {
+                let table = self.in_group(&here, Arc::clone(&disk), format)?;
+                Ok(self.in_table(here, table, disk, Origin::Inner))
+            }
             Recognised::Guest(open) => {
                 let fs = open(disk, &self.options.limits)?;
                 // A guest's absolute links start at its own root.
@@ -190,13 +198,8 @@ impl Opener {
     fn sole_choice(&self, table: &VolumeTable) -> Result<Option<Volume>> {
         let mut choices = self.choices(table)?;
         if choices.len() > 1 {
-            // Members of one spanned volume on one disk are one choice.
-            let limits = &self.options.limits;
-            let mut identities = choices.iter().map(|volume| {
-                Member::read(Arc::clone(&volume.disk), volume.name.clone(), limits)
-                    .map(|member| member.identity())
-                    .ok()
-            });
+            // Members of one volume on one disk are one choice.
+            let mut identities = choices.iter().map(|volume| self.span_of(volume));
             let first = identities.next().flatten();
             if first.is_none() || identities.any(|identity| identity != first) {
                 return Ok(None);
@@ -204,6 +207,20 @@ impl Opener {
         }
         choices.truncate(1);
         Ok(choices.pop())
+    }
+
+    /// The volume over several disks that this one is a member of, if any.
+    fn span_of(&self, volume: &Volume) -> Option<String> {
+        let limits = &self.options.limits;
+        match recognise(&volume.disk, false, limits).ok()?? {
+            Recognised::VmfsMember => {
+                let disk = Arc::clone(&volume.disk);
+                let member = Member::read(disk, volume.name.clone(), limits).ok()?;
+                Some(format!("{:?}", member.identity()))
+            }
+            Recognised::Group(format) => self.group_of(&volume.disk, format),
+            _ => None,
+        }
     }
 
     fn select(&self, here: Opened, step: &[u8]) -> Result<Opened> {
@@ -333,6 +350,7 @@ impl Opener {
         });
         let notes = table.notes.iter().cloned();
         here.notes.extend(notes.map(|note| trailed(note, &here.locator)));
+        here.beside = table.volumes.clone();
         here.at = At::Volumes { table, disk, origin };
         here
     }

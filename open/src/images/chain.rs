@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 /// The disk of an image.
+#[derive(Debug)]
 pub(crate) struct ChainDisk {
     pub disk: Arc<dyn Disk>,
     /// The image, then its parents: one layer each.
@@ -50,11 +51,63 @@ pub(crate) fn open(
     chain.build()
 }
 
+/// What an image stands on: the files that hold its data, and its parent.
+#[derive(Debug)]
+pub(crate) struct Below {
+    /// The image's own data file, for formats that keep one apart.
+    pub data: Option<Source>,
+    /// The file of the parent, and its disk with all below it.
+    pub parent: Option<(Source, ChainDisk)>,
+}
+
+/// Finds what the image in `file` stands on, as [`open`] does, and opens it; the image itself
+/// stays closed.
+pub(crate) fn below(opener: &Opener, file: Source, format: &Format) -> Result<Below> {
+    let image = read(&file, format, &opener.options().limits)?;
+    let mut chain = Chain {
+        opener,
+        named: Named::new(&opener.options().parents),
+        files: HashMap::new(),
+        links: Vec::new(),
+    };
+    chain.push(Link { image, file, data: None, is_guess: false, notes: Vec::new() })?;
+    chain.descend()?;
+    chain.named.finish()?;
+    let rest = chain.links.split_off(1);
+    let data = chain.links.pop().and_then(|link| link.data);
+    let parent = match rest.first().map(|link| link.file.clone()) {
+        Some(source) => {
+            chain.links = rest;
+            Some((source, chain.build()?))
+        }
+        None => None,
+    };
+    Ok(Below { data, parent })
+}
+
+/// The file of an image's parent, without opening more than its headers.
+///
+/// Errors: that of a parent that is not found, or is not the one.
+pub(crate) fn parent_of(opener: &Opener, file: Source, format: &Format) -> Result<Option<Source>> {
+    let image = read(&file, format, &opener.options().limits)?;
+    let wants = image.wants();
+    let mut chain =
+        Chain { opener, named: Named::new(&[]), files: HashMap::new(), links: Vec::new() };
+    chain.push(Link { image, file, data: None, is_guess: false, notes: Vec::new() })?;
+    for wanted in wants.iter().filter(|wanted| !wanted.is_data) {
+        if let Some(found) = chain.find(wanted)? {
+            return Ok(Some(found.file));
+        }
+    }
+    Ok(None)
+}
+
 /// One image of a chain.
 struct Link {
     image: Box<dyn Image>,
     file: Source,
-    data: Option<Arc<dyn Disk>>,
+    /// The file of its data, for formats that keep one apart.
+    data: Option<Source>,
     /// Nobody said that it is an image; it only looks like one, and may name no files.
     is_guess: bool,
     notes: Vec<Finding>,
@@ -107,7 +160,7 @@ impl Chain<'_> {
                 match (found, self.links.len().checked_sub(1)) {
                     (Some(found), Some(at)) if wanted.is_data => {
                         self.take(&found.file, at)?;
-                        self.links[at].data = Some(found.file.disk);
+                        self.links[at].data = Some(found.file);
                     }
                     (found, _) => parent = found,
                 }
@@ -257,7 +310,8 @@ impl Chain<'_> {
         let (mut layers, mut notes, mut below) = (Vec::new(), Vec::new(), None);
         while let Some(mut link) = self.links.pop() {
             let name = link.file.locator.to_string();
-            let parts = Parts { parent: below.take(), data: link.data.take() };
+            let parts =
+                Parts { parent: below.take(), data: link.data.take().map(|file| file.disk) };
             let contents =
                 self.contents(&link, parts).map_err(|error| error.in_layer(name.clone()))?;
             let all = link.notes.into_iter().chain(contents.notes);
