@@ -19,6 +19,9 @@ pub struct Bitmap {
     pub consistent: bool,
     pub(crate) table: Range<u64>,
     pub(crate) granularity: Power,
+    pub(crate) flags: u32,
+    /// Where its entry of the directory stands. Unit: bytes of the file.
+    pub(crate) entry: u64,
 }
 
 impl Bitmap {
@@ -28,8 +31,8 @@ impl Bitmap {
     }
 }
 
-const IN_USE: u32 = 1 << 0;
-const AUTO: u32 = 1 << 1;
+pub(crate) const IN_USE: u32 = 1 << 0;
+pub(crate) const AUTO: u32 = 1 << 1;
 /// Bounds of QEMU.
 const BITMAPS_MAX: u32 = 65535;
 const NAME_BYTES_MAX: u16 = 1023;
@@ -60,8 +63,9 @@ pub(crate) fn read(
     let directory = file.read_vec(place.directory_offset, narrow(size).unwrap_or(0))?;
     let (mut found, mut rest) = (Vec::new(), directory.as_slice());
     for index in 0..u64::from(place.nb_bitmaps) {
-        let (bitmap, length) = parse(rest, clean)
+        let (mut bitmap, length) = parse(rest, clean)
             .map_err(|error| error.at(Place::new("bitmap directory").index(index)))?;
+        bitmap.entry = place.directory_offset.saturating_add(size.saturating_sub(wide(rest.len())));
         found.push(bitmap);
         rest = rest.get(length..).unwrap_or_default();
     }
@@ -95,6 +99,8 @@ fn parse(bytes: &[u8], clean: bool) -> Result<(Bitmap, usize)> {
         consistent: clean && raw.flags & IN_USE == 0,
         table: raw.table_offset..raw.table_offset.saturating_add(length),
         granularity,
+        flags: raw.flags,
+        entry: 0,
     };
     let length = PADDING.times(PADDING.count(wide(end)));
     Ok((bitmap, narrow(length).unwrap_or(usize::MAX)))

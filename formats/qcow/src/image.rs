@@ -258,7 +258,7 @@ impl Image {
     }
 }
 
-fn missing(purpose: Purpose, reference: &Reference) -> Error {
+pub(crate) fn missing(purpose: Purpose, reference: &Reference) -> Error {
     let what = match purpose {
         Purpose::Backing => "backing file",
         Purpose::Data => "data file",

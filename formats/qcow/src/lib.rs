@@ -23,6 +23,7 @@
 
 mod bitmap;
 mod codec;
+mod create;
 mod entry;
 mod extension;
 mod facts;
@@ -36,9 +37,12 @@ mod power;
 mod snapshot;
 mod table;
 pub mod write;
+mod writer;
 
 pub use bitmap::Bitmap;
 pub use codec::Compression;
+pub use create::{CreateOptions, DataFile, Preallocation, create};
 pub use header::{Encryption, probe};
 pub use image::{Image, Parts, Purpose, Reference, SnapshotSize};
 pub use snapshot::Snapshot;
+pub use writer::{Writer, WriterMap, WriterParts};

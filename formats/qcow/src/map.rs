@@ -1,7 +1,7 @@
 //! The extent map: an offset of the disk → L1 → L2 → cluster.
 
 use crate::codec::Codec;
-use crate::entry::Unit;
+use crate::entry::{Packed, Unit};
 use crate::power::Power;
 use crate::table::{L2Slice, Tables};
 use adit_core::bytes::{narrow, wide};
@@ -24,15 +24,15 @@ pub(crate) struct QcowMap {
 }
 
 /// A piece of the disk that is all of one kind. Units: bytes.
-struct Span {
-    start: u64,
-    end: u64,
-    unit: Unit,
+pub(crate) struct Span {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    pub(crate) unit: Unit,
 }
 
 impl Span {
     /// Takes `next` in, if it carries this span on.
-    fn join(&mut self, next: &Span) -> bool {
+    pub(crate) fn join(&mut self, next: &Span) -> bool {
         let joins = match (&self.unit, &next.unit) {
             (Unit::Unallocated, Unit::Unallocated)
             | (Unit::ZeroPlain, Unit::ZeroPlain)
@@ -86,23 +86,7 @@ impl ExtentMap for QcowMap {
             return Err(Error::invalid(Problem::BadValue, "the run is not compressed"));
         };
         let packed = self.tables.kind().packed(token);
-        let place = || Place::new("compressed cluster").byte(packed.offset);
-        let left = self.file.size_bytes().saturating_sub(packed.offset);
-        let (held, complete) = (packed.length.min(left), packed.length <= left);
-        // An entry cannot ask for more than twice a cluster.
-        let length = narrow(held).ok_or_else(|| Error::limit("table_bytes_max", "a cluster"))?;
-        let data = self.file.read_vec(packed.offset, length)?;
-        if wide(buf.len()) == self.cluster.size() {
-            return self.codec.decode(&data, complete, buf).map_err(|error| error.at(place()));
-        }
-        // The last cluster of the disk, of which only the front is wanted.
-        let mut whole = vec![0; narrow(self.cluster.size()).unwrap_or(0)];
-        self.codec.decode(&data, complete, &mut whole).map_err(|error| error.at(place()))?;
-        let front = whole.get(..buf.len()).ok_or_else(|| {
-            Error::invalid(Problem::OutOfRange, "a run is longer than its cluster")
-        })?;
-        buf.copy_from_slice(front);
-        Ok(())
+        unpack(&self.codec, self.file.as_ref(), packed, self.cluster, buf)
     }
 
     fn name(&self) -> String {
@@ -121,6 +105,41 @@ impl ExtentMap for QcowMap {
         }
         Ok(vec![format!("L1 entry {l1_index}: table at {table:#x}"), entry])
     }
+}
+
+/// Fills `buf` from the compressed cluster at `packed`, or from its front.
+pub(crate) fn unpack(
+    codec: &Codec,
+    file: &dyn Disk,
+    packed: Packed,
+    cluster: Power,
+    buf: &mut [u8],
+) -> Result<()> {
+    let place = || Place::new("compressed cluster").byte(packed.offset);
+    let left = file.size_bytes().saturating_sub(packed.offset);
+    let (held, complete) = (packed.length.min(left), packed.length <= left);
+    // An entry cannot ask for more than twice a cluster.
+    let length = narrow(held).ok_or_else(|| Error::limit("table_bytes_max", "a cluster"))?;
+    let data = file.read_vec(packed.offset, length)?;
+    if wide(buf.len()) == cluster.size() {
+        return codec.decode(&data, complete, buf).map_err(|error| error.at(place()));
+    }
+    // The last cluster of the disk, of which only the front is wanted.
+    let mut whole = vec![0; narrow(cluster.size()).unwrap_or(0)];
+    codec.decode(&data, complete, &mut whole).map_err(|error| error.at(place()))?;
+    let front = whole
+        .get(..buf.len())
+        .ok_or_else(|| Error::invalid(Problem::OutOfRange, "a run is longer than its cluster"))?;
+    buf.copy_from_slice(front);
+    Ok(())
+}
+
+/// Why data behind the end of a file cannot be had.
+pub(crate) fn past_end(host: u64, size: u64) -> Error {
+    let detail = format!("the data is at {host:#x}, and the file ends at {size:#x}");
+    Error::corrupt(Problem::OutOfRange, detail)
+        .at(Place::new("end of file").byte(size))
+        .advise("the file is shorter than its own tables say; get a complete copy")
 }
 
 impl QcowMap {
@@ -195,13 +214,13 @@ impl QcowMap {
                 let packed = self.tables.kind().packed(word);
                 match packed.offset < self.file.size_bytes() {
                     true => RunKind::Encoded { token: word },
-                    false => RunKind::Lost(self.past_end(packed.offset, &self.file)),
+                    false => RunKind::Lost(past_end(packed.offset, self.file.size_bytes())),
                 }
             }
             Unit::Data(host) => {
                 let left = self.data.size_bytes().saturating_sub(host);
                 if left == 0 {
-                    RunKind::Lost(self.past_end(host, &self.data))
+                    RunKind::Lost(past_end(host, self.data.size_bytes()))
                 } else {
                     length = length.min(left);
                     RunKind::Stored { source: 0, offset: host }
@@ -209,13 +228,5 @@ impl QcowMap {
             }
         };
         Run { start: span.start, length, kind }
-    }
-
-    fn past_end(&self, host: u64, file: &Arc<dyn Disk>) -> Error {
-        let size = file.size_bytes();
-        let detail = format!("the data is at {host:#x}, and the file ends at {size:#x}");
-        Error::corrupt(Problem::OutOfRange, detail)
-            .at(Place::new("end of file").byte(size))
-            .advise("the file is shorter than its own tables say; get a complete copy")
     }
 }

@@ -1,6 +1,8 @@
 //! Images for tests: made by hand, or by `qemu-img`.
 #![allow(dead_code)]
 
+pub mod writing;
+
 use adit_core::{Disk, DiskExt, Error, Limits, MemoryDisk, Result};
 use adit_qcow::{Image, Parts};
 use std::path::PathBuf;

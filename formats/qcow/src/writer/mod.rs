@@ -1,0 +1,198 @@
+//! Writing into QCOW2 images.
+//!
+//! [`Writer::open`] takes the file of an image, and whoever is below it. What is written goes
+//! through core's engine: data first, and at a flush, stage by stage, refcounts, what names
+//! their blocks, L2 tables, the L1 table, and at last the refcounts of what nothing names any
+//! more. After a power cut there are refcounts that are too high, never some that are too low.
+//!
+//! `map` is what the engine sees → `place` decides → `state` holds L1 and L2 → `counts` holds
+//! refcounts and finds free clusters → `pages` holds pieces of tables.
+
+mod counts;
+mod map;
+mod pages;
+mod place;
+mod state;
+
+pub(crate) use counts::set_bits;
+pub use map::WriterMap;
+
+use crate::codec::Codec;
+use crate::layout::incompatible;
+use crate::{Image, Purpose, snapshot};
+use adit_core::{
+    Disk, DiskExt, Error, Extent, Geometry, Hop, ImageFile, Limits, Place, Problem, ReadRequest,
+    Result, Writable, WritableDisk,
+};
+use counts::REPAIR;
+use state::State;
+use std::ops::Range;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, RwLock};
+
+/// What an image that is to be written needs beside its own file.
+#[derive(Clone, Debug, Default)]
+pub struct WriterParts {
+    /// The disk in the backing file, where the image names one.
+    pub backing: Option<Arc<dyn Disk>>,
+    /// The external data file, where the image names one.
+    pub data: Option<Arc<dyn ImageFile>>,
+}
+
+/// A QCOW2 image that can be written.
+///
+/// Dropping it writes nothing: what was not flushed is as after a power cut.
+#[derive(Debug)]
+pub struct Writer(Writable<WriterMap>);
+
+impl Writer {
+    /// Opens the image in `file` for writing; `name` is what to call it.
+    ///
+    /// Errors: `Unsupported` for version 1 and for encrypted images; `Corrupt` for images that
+    /// must be repaired first; `NotFound` when `parts` lacks a file that the image needs.
+    pub fn open(
+        name: &str,
+        file: Arc<dyn ImageFile>,
+        parts: WriterParts,
+        limits: &Limits,
+    ) -> Result<Writer> {
+        let layer = format!("QCOW2 {name}");
+        let map = open(layer.clone(), file, parts, limits);
+        map.map(|map| Writer(Writable::new(map))).map_err(|error| error.in_layer(layer))
+    }
+
+    /// Makes all durable. Writes after it begin anew.
+    pub fn close(&self) -> Result<()> {
+        self.0.close()
+    }
+}
+
+fn open(
+    layer: String,
+    file: Arc<dyn ImageFile>,
+    parts: WriterParts,
+    limits: &Limits,
+) -> Result<WriterMap> {
+    let disk: Arc<dyn Disk> = Arc::<dyn ImageFile>::clone(&file);
+    let image = Image::open(Arc::clone(&disk), limits)?;
+    check_writable(&image)?;
+    let (mut files, mut disks, mut backing) = (vec![file], vec![Arc::clone(&disk)], None);
+    for reference in image.references() {
+        match (reference.purpose, &parts.backing, &parts.data) {
+            (Purpose::Backing, Some(below), _) => backing = Some(Arc::clone(below)),
+            (Purpose::Data, _, Some(data)) => {
+                files.push(Arc::clone(data));
+                disks.push(Arc::<dyn ImageFile>::clone(data));
+            }
+            (purpose, ..) => return Err(crate::image::missing(purpose, &reference)),
+        }
+    }
+    let header = image.header.clone();
+    let mut state = State::open(&disk, header, limits)?;
+    protect(&mut state, &disk, limits)?;
+    Ok(WriterMap {
+        name: layer,
+        codec: Codec::new(state.header.compression),
+        cluster: state.header.cluster,
+        size_bytes: AtomicU64::new(state.header.size_bytes),
+        data_end: AtomicU64::new(disks.last().map_or(0, |disk| disk.size_bytes())),
+        files,
+        disks,
+        backing,
+        limits: limits.clone(),
+        state: RwLock::new(state),
+    })
+}
+
+/// Refuses what cannot be written safely.
+pub(crate) fn check_writable(image: &Image) -> Result<()> {
+    let at = |field| Place::new("QCOW header").field(field);
+    let header = &image.header;
+    if header.version == 1 {
+        return Err(Error::unsupported("writing into QCOW version 1")
+            .at(at("version"))
+            .advise("convert it to qcow2, and write into that"));
+    }
+    if let Some(encryption) = header.encryption {
+        let detail = format!("writing into an encrypted image ({})", encryption.word());
+        return Err(Error::unsupported(detail).at(at("crypt_method")));
+    }
+    if header.needs(incompatible::CORRUPT) {
+        let detail = "a writer found the image damaged and marked it so";
+        return Err(Error::corrupt(Problem::Refused, detail)
+            .at(at("incompatible_features"))
+            .advise("repair it first, and compare what matters with a backup"));
+    }
+    if header.needs(incompatible::DIRTY) {
+        let detail = "the image was not closed, so its refcounts may be wrong";
+        return Err(Error::corrupt(Problem::Refused, detail)
+            .at(at("incompatible_features"))
+            .advise(REPAIR));
+    }
+    Ok(())
+}
+
+/// Keeps snapshots and bitmaps from being taken for free space, whatever the refcounts say.
+fn protect(state: &mut State, file: &Arc<dyn Disk>, limits: &Limits) -> Result<()> {
+    for snapshot in snapshot::read(file.as_ref(), &state.header, limits)? {
+        let length = snapshot.l1.entries.saturating_mul(8);
+        if snapshot.l1.offset.saturating_add(length) > file.size_bytes() {
+            continue;
+        }
+        let place = state.clusters(snapshot.l1.offset, length);
+        state.counts.mark_table(place, true);
+    }
+    if let Some(bitmaps) = &state.header.extensions.bitmaps {
+        let end = bitmaps.directory_offset.saturating_add(bitmaps.directory_size);
+        if end <= file.size_bytes() {
+            let place = state.clusters(bitmaps.directory_offset, bitmaps.directory_size);
+            state.counts.mark_table(place, true);
+        }
+    }
+    Ok(())
+}
+
+impl Disk for Writer {
+    fn geometry(&self) -> Geometry {
+        self.0.geometry()
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.0.read_at(buf, offset)
+    }
+
+    fn read_batch(&self, batch: &mut [ReadRequest<'_>]) -> Result<()> {
+        self.0.read_batch(batch)
+    }
+
+    fn extent_at(&self, offset: u64) -> Result<Extent> {
+        self.0.extent_at(offset)
+    }
+
+    fn as_file(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn explain(&self, offset: u64) -> Result<Hop> {
+        self.0.explain(offset)
+    }
+}
+
+impl WritableDisk for Writer {
+    fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
+        self.0.write_at(buf, offset)
+    }
+
+    fn write_zeroes(&self, range: Range<u64>) -> Result<()> {
+        self.0.write_zeroes(range)
+    }
+
+    fn discard(&self, range: Range<u64>) -> Result<()> {
+        self.0.discard(range)
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.0.flush()
+    }
+}
