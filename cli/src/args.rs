@@ -148,6 +148,11 @@ pub enum Verb {
         after_help = "Examples:\n  adit tar disk.qcow2//p1//etc > etc.tar\n  adit tar web01.vmdk//p2// -o web01.tar\n  adit tar lun.img//web01 | tar -tv\n  adit tar --keep-going damaged.img// -o what-can-be-read.tar"
     )]
     Tar(Tar),
+    /// Hash a tree or a disk: SHA-256 and BLAKE3 in one pass; or verify a manifest of hashes
+    #[command(
+        after_help = "Examples:\n  adit hash disk.qcow2//p1//etc | (cd /restored/etc && sha256sum -c)\n  adit hash web01.vmdk//p2// -o web01.hashes\n  adit hash --check web01.hashes /restored\n  adit hash disk.qcow2        # what the guest sees, whatever the format of the image"
+    )]
+    Hash(Hash),
     /// Show where a file's bytes are
     #[command(
         after_help = "Examples:\n  adit map lun.img//web01/web01-flat.vmdk\n  adit map --physical --json lun.img//web01/web01-flat.vmdk"
@@ -394,6 +399,22 @@ pub struct Tar {
     /// Read every file to its end before it is begun, so that one that fails is left out whole
     #[arg(long)]
     pub keep_going: bool,
+}
+
+/// Options of `hash`.
+#[derive(Args, Debug)]
+pub struct Hash {
+    /// A directory, a folder of the host, a disk or a file
+    pub path: OsString,
+    /// Write a manifest of all hashes to a file
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Replace a manifest that exists
+    #[arg(short, long)]
+    pub force: bool,
+    /// Compare with a manifest, or with the output of sha256sum; exit code 1 when they differ
+    #[arg(long, value_name = "MANIFEST", conflicts_with = "output")]
+    pub check: Option<PathBuf>,
 }
 
 /// How disks are served.

@@ -9,6 +9,7 @@ mod diff;
 mod explain;
 mod find;
 mod generate;
+mod hash;
 mod heartbeats;
 mod hexdump;
 mod info;
@@ -42,6 +43,7 @@ pub fn run(verb: Verb, session: &Session) -> u8 {
         Verb::Diff(diff) => diff::run(session, &diff),
         Verb::Find(find) => find::run(session, &find),
         Verb::Tar(tar) => tar::run(session, &tar),
+        Verb::Hash(hash) => hash::run(session, &hash),
         Verb::Map { path, physical, range } => map::run(session, &path, physical, &range),
         Verb::Explain { place } => explain::run(session, &place),
         Verb::Locate { path, offset } => locate::run(session, &path, offset),

@@ -58,15 +58,19 @@ fn pack(session: &Session, tar: &Tar) -> Result<u8> {
 }
 
 /// A file that has its name only once the archive is whole.
-struct Archive {
-    out: io::BufWriter<File>,
+pub struct Archive {
+    /// What is written.
+    pub out: io::BufWriter<File>,
     partial: Option<PathBuf>,
     target: PathBuf,
     force: bool,
 }
 
 impl Archive {
-    fn create(target: &Path, force: bool) -> Result<Archive> {
+    /// Starts a file beside the name it will have.
+    ///
+    /// Errors: `Denied` when the name is taken; those of the host.
+    pub fn create(target: &Path, force: bool) -> Result<Archive> {
         refuse_taken(target, force)?;
         let mut name = target.as_os_str().to_owned();
         name.push(".adit-partial");
@@ -80,7 +84,10 @@ impl Archive {
         Ok(Archive { out, partial: Some(partial), target: target.to_owned(), force })
     }
 
-    fn finish(mut self) -> Result<()> {
+    /// Makes it durable and gives it its name.
+    ///
+    /// Errors: those of the host.
+    pub fn finish(mut self) -> Result<()> {
         let failed = |error: io::Error| {
             let what = format!("finishing {}", self.target.display());
             Error::io(Problem::Unwritable, what, &error)
