@@ -3,6 +3,7 @@
 use crate::Image;
 use crate::layout::SECTOR_BYTES;
 use crate::map::{Block, BlockMap, place_of};
+use adit_core::bytes::wide;
 use adit_core::{Check, Error, Finding, Interrupt, Place, Result};
 
 impl Check for Image {
@@ -31,6 +32,7 @@ impl Check for Image {
                 }
             }
         }
+        report_leak(&map, places.len(), report);
         check_shared(&map, places, report);
         Ok(())
     }
@@ -55,6 +57,20 @@ fn check_block(map: &BlockMap, index: u64, at: u64, report: &mut dyn FnMut(Findi
         }
     }
     Ok(())
+}
+
+/// Space between and behind blocks that would hold blocks. What is lost to alignment is no leak.
+fn report_leak(map: &BlockMap, count: usize, report: &mut dyn FnMut(Finding)) {
+    let whole = map.header.bitmap_bytes.saturating_add(map.header.block_bytes);
+    let aligned = whole.saturating_add(8192);
+    let needed = map.header.table().end.saturating_add(wide(count).saturating_mul(aligned));
+    let unused = map.data_end.saturating_sub(needed);
+    if unused >= whole.saturating_mul(2) {
+        let text = format!("about {unused} bytes of the file belong to no block");
+        report(
+            Finding::info("vhd-space-leak", text).advise("compacting the image gives them back"),
+        );
+    }
 }
 
 fn check_shared(map: &BlockMap, mut places: Vec<(u64, u64)>, report: &mut dyn FnMut(Finding)) {
