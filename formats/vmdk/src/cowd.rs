@@ -5,6 +5,7 @@ use crate::grains::GrainMap;
 use crate::layout::{COWD_TABLE_ENTRIES, CowdHeader};
 use crate::tables::{Dialect, Tables};
 use adit_core::{Disk, DiskExt, Error, Finding, Place, Problem, Result};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A header that was checked. Units: bytes.
@@ -13,7 +14,7 @@ pub(crate) struct Cowd {
     pub raw: CowdHeader,
     pub capacity_bytes: u64,
     pub grain_bytes: u64,
-    tables: u64,
+    pub tables: u64,
 }
 
 impl Cowd {
@@ -86,6 +87,7 @@ pub(crate) fn map(
         stored_bytes: header.grain_bytes,
         cache: Arc::clone(&budget.cache),
         extent: budget.next_extent(),
+        changed: BTreeMap::new(),
     };
     Ok(GrainMap {
         name: name.to_owned(),

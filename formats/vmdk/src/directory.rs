@@ -95,6 +95,39 @@ impl Directory {
         entry(&self.bytes, self.entry_bytes, index)
     }
 
+    /// Changes an entry; nothing past the end.
+    pub fn set(&mut self, index: u64, value: u64) {
+        let at = narrow(index).and_then(|index| index.checked_mul(self.entry_bytes));
+        let end = at.and_then(|at| at.checked_add(self.entry_bytes));
+        if let (Some(at), Some(end)) = (at, end)
+            && let Some(entry) = self.bytes.get_mut(at..end)
+        {
+            entry.iter_mut().zip(value.to_le_bytes()).for_each(|(to, from)| *to = from);
+        }
+    }
+
+    /// Makes room for `entries` entries of zeros, from byte `offset` of the file on.
+    pub fn grow(&mut self, entries: u64, offset: u64) {
+        let length = narrow(entries).and_then(|entries| entries.checked_mul(self.entry_bytes));
+        self.bytes.resize(length.unwrap_or(0).max(self.bytes.len()), 0);
+        self.offset = offset;
+    }
+
+    /// Makes all entries zeros.
+    pub fn clear(&mut self) {
+        self.bytes.fill(0);
+    }
+
+    /// Length of an entry. Unit: bytes.
+    pub fn entry_bytes(&self) -> usize {
+        self.entry_bytes
+    }
+
+    /// The entries, as they stand in the file.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// Where an entry stands in the file. Unit: bytes.
     pub fn place(&self, index: u64) -> Place {
         let within = index.saturating_mul(wide(self.entry_bytes));

@@ -10,6 +10,7 @@ use crate::layout::{
 use crate::stream;
 use crate::tables::{Dialect, Tables};
 use adit_core::{Disk, DiskExt, Error, ExtentMap, Finding, Mapped, Place, Problem, Result};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -38,7 +39,7 @@ impl Hosted {
         Self::parse(raw).map_err(|error| error.at(Place::new("extent header").byte(offset)))
     }
 
-    fn parse(raw: HostedHeader) -> Result<Hosted> {
+    pub fn parse(raw: HostedHeader) -> Result<Hosted> {
         let place = |field: &'static str| Place::new("extent header").field(field);
         let bad =
             |field, detail: String| Err(Error::corrupt(Problem::BadValue, detail).at(place(field)));
@@ -101,6 +102,11 @@ impl Hosted {
                 Err(Error::unsupported(detail).at(place))
             }
         }
+    }
+
+    /// Whether entry 1 of a grain table means zeros.
+    pub fn zero_grains(&self) -> bool {
+        self.raw.flags & FLAG_ZERO_GRAINS != 0
     }
 
     /// Whether the directory is named by the footer.
@@ -203,6 +209,7 @@ pub(crate) fn map(
         stored_bytes: if header.coding.is_some() { 1 } else { header.grain_bytes },
         cache: Arc::clone(&budget.cache),
         extent: budget.next_extent(),
+        changed: BTreeMap::new(),
     };
     notes.extend(compare(&mut tables));
     Ok(GrainMap {

@@ -42,6 +42,7 @@ mod sparse;
 mod stream;
 mod tables;
 pub mod write;
+mod writer;
 
 pub use check::check_sparse;
 pub use descriptor::{Descriptor, Entry};
@@ -50,6 +51,8 @@ pub use open::{Opened, open};
 pub use probe::{Embedded, Kind, embedded, probe};
 pub use reference::{Purpose, Reference};
 pub use sparse::{SparseFacts, embedded_descriptor, open_sparse};
+pub use writer::create::{CreateOptions, Subformat, create};
+pub use writer::{Writer, identity};
 
 /// Unit of every number in a descriptor. Unit: bytes.
 pub const SECTOR_BYTES: u64 = 512;

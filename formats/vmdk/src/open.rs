@@ -105,7 +105,7 @@ pub(crate) fn assemble(
 
 /// The line of the extent that holds the descriptor itself, which is often called something
 /// else there: the only sparse one. `None` if there are several; then their names tell.
-fn own_line(descriptor: &Descriptor) -> Result<Option<usize>> {
+pub(crate) fn own_line(descriptor: &Descriptor) -> Result<Option<usize>> {
     let mut lines = descriptor.extents.iter().enumerate().filter(|(_, line)| is_sparse(line));
     match (lines.next(), lines.next()) {
         (Some((index, _)), None) => Ok(Some(index)),
@@ -119,7 +119,7 @@ fn own_line(descriptor: &Descriptor) -> Result<Option<usize>> {
 }
 
 /// Refuses what would read as something else than the guest sees.
-fn check_readable(descriptor: &Descriptor) -> Result<()> {
+pub(crate) fn check_readable(descriptor: &Descriptor) -> Result<()> {
     if descriptor.size_bytes == 0 {
         return Err(Error::corrupt(Problem::BadValue, "the extents have no sectors"));
     }
@@ -156,7 +156,7 @@ fn is_read(extent: &ExtentLine) -> bool {
         || matches!(extent.kind, ExtentType::Flat | ExtentType::Vmfs | ExtentType::Zero)
 }
 
-fn is_sparse(extent: &ExtentLine) -> bool {
+pub(crate) fn is_sparse(extent: &ExtentLine) -> bool {
     let kinds = [ExtentType::Sparse, ExtentType::VmfsSparse, ExtentType::SeSparse];
     extent.access != Access::None && kinds.contains(&extent.kind)
 }
@@ -356,7 +356,7 @@ impl Assembly<'_> {
     }
 }
 
-fn place(extent: &ExtentLine) -> Place {
+pub(crate) fn place(extent: &ExtentLine) -> Place {
     let file = extent.file.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
     Place::new("VMDK descriptor, line").index(extent.line).field(format!("extent {file:?}"))
 }

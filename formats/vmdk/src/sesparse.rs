@@ -9,6 +9,7 @@ use crate::layout::{
 };
 use crate::tables::{Dialect, Tables};
 use adit_core::{Disk, DiskExt, Error, Finding, Place, Problem, Result};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -18,18 +19,18 @@ pub(crate) struct SeSparse {
     pub capacity_bytes: u64,
     pub grain_bytes: u64,
     pub volatile: SeSparseVolatile,
-    tables: u64,
+    pub tables: u64,
     pub areas: Areas,
 }
 
 /// Where the parts of the file are. Units: bytes.
 #[derive(Clone, Debug)]
 pub(crate) struct Areas {
-    volatile: Range<u64>,
-    journal_header: Range<u64>,
-    journal: Range<u64>,
-    directory: Range<u64>,
-    tables: Range<u64>,
+    pub volatile: Range<u64>,
+    pub journal_header: Range<u64>,
+    pub journal: Range<u64>,
+    pub directory: Range<u64>,
+    pub tables: Range<u64>,
     /// One bit for each grain of the file; 1 says that it is in use.
     pub free_bitmap: Range<u64>,
     /// For each grain of the file, which grain of the disk it is.
@@ -203,6 +204,7 @@ pub(crate) fn map(
         metadata: Vec::new(),
         cache: Arc::clone(&budget.cache),
         extent: budget.next_extent(),
+        changed: BTreeMap::new(),
     };
     Ok(GrainMap {
         name: name.to_owned(),

@@ -4,6 +4,7 @@ use crate::SECTOR_BYTES;
 use crate::directory::{Cache, Directory, entry, overlap};
 use adit_core::bytes::{all_zero, narrow, wide};
 use adit_core::{Disk, DiskExt, Error, ExtentKind, Place, Problem, Result};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -50,6 +51,8 @@ pub(crate) struct Tables {
     pub cache: Arc<Cache>,
     /// Number of the extent in the cache.
     pub extent: u32,
+    /// Tables that a writer has changed; they count, and are whole.
+    pub changed: BTreeMap<u64, Arc<[u8]>>,
 }
 
 impl Tables {
@@ -57,6 +60,9 @@ impl Tables {
     ///
     /// Errors: `Corrupt` if it cannot be where its directory says, and no copy helps.
     pub fn load(&self, index: u64) -> Result<Arc<[u8]>> {
+        if let Some(table) = self.changed.get(&index) {
+            return Ok(Arc::clone(table));
+        }
         self.cache.load((self.extent, index), || self.read(index))
     }
 
@@ -82,30 +88,18 @@ impl Tables {
         Probe { tables: self, zeros: [0..0, 0..0], streak: 0 }
     }
 
-    fn table_bytes(&self) -> u64 {
+    /// Length of a table. Unit: bytes.
+    pub fn table_bytes(&self) -> u64 {
         self.entries_per_table.saturating_mul(wide(self.entry_bytes))
     }
 
-    /// Where the table that a directory entry names stands.
-    fn table_at(&self, value: u64) -> Result<u64> {
+    /// Where the table that a directory entry names stands, in the file and apart from all else.
+    ///
+    /// Errors: `Corrupt`.
+    pub fn table_at(&self, value: u64) -> Result<u64> {
         let bad = |problem, detail| Err(Error::corrupt(problem, detail));
-        let length = self.table_bytes();
-        let at = match &self.dialect {
-            Dialect::Sectors { .. } => value.saturating_mul(SECTOR_BYTES),
-            Dialect::SeSparse { tables, .. } => {
-                if value >> 32 != 0x1000_0000 {
-                    return bad(Problem::BadValue, format!("{value:#x} names no grain table"));
-                }
-                let at = (value & 0xffff_ffff).saturating_mul(length);
-                let at = at.saturating_add(tables.start);
-                if at.saturating_add(length) > tables.end {
-                    let detail = format!("{value:#x} leaves the area of the grain tables");
-                    return bad(Problem::OutOfRange, detail);
-                }
-                at
-            }
-        };
-        let (end, size) = (at.saturating_add(length), self.file.size_bytes());
+        let at = self.table_start(value)?;
+        let (end, size) = (at.saturating_add(self.table_bytes()), self.file.size_bytes());
         if end > size {
             let detail = format!("{value:#x} is past the end of the file of {size} bytes");
             return bad(Problem::OutOfRange, detail);
@@ -113,6 +107,26 @@ impl Tables {
         if let Some(range) = self.metadata.iter().find(|range| overlap(range, &(at..end))) {
             let detail = format!("{value:#x} lies on the metadata at {:#x}", range.start);
             return bad(Problem::Overlaps, detail);
+        }
+        Ok(at)
+    }
+
+    /// Where a table is to stand that may not be in the file yet.
+    ///
+    /// Errors: `Corrupt` for an entry that names no table.
+    pub fn table_start(&self, value: u64) -> Result<u64> {
+        let Dialect::SeSparse { tables, .. } = &self.dialect else {
+            return Ok(value.saturating_mul(SECTOR_BYTES));
+        };
+        if value >> 32 != 0x1000_0000 {
+            let detail = format!("{value:#x} names no grain table");
+            return Err(Error::corrupt(Problem::BadValue, detail));
+        }
+        let length = self.table_bytes();
+        let at = (value & 0xffff_ffff).saturating_mul(length).saturating_add(tables.start);
+        if at.saturating_add(length) > tables.end {
+            let detail = format!("{value:#x} leaves the area of the grain tables");
+            return Err(Error::corrupt(Problem::OutOfRange, detail));
         }
         Ok(at)
     }
@@ -266,7 +280,7 @@ pub(crate) struct Probe<'a> {
 impl Probe<'_> {
     /// Whether table `index` exists and surely says nothing.
     pub fn is_empty(&mut self, index: u64) -> bool {
-        if index >= self.tables.directory.entries() {
+        if index >= self.tables.directory.entries() || self.tables.changed.contains_key(&index) {
             return false;
         }
         if self.all_zeros(index, is_hole) {
