@@ -31,6 +31,8 @@ pub struct WriterMap {
     /// A length that the file with the data is known to have.
     pub(super) data_end: AtomicU64,
     pub(super) limits: Limits,
+    /// The data file alone is the whole raw disk.
+    pub(super) writes_through: bool,
     pub(super) state: RwLock<State>,
 }
 
@@ -115,10 +117,8 @@ impl WriterMap {
     }
 
     /// What shows through where the image stores nothing, from `at` on.
-    fn below(&self, at: u64) -> Below {
-        let header = &self.read().header;
-        let writes_through =
-            self.files.len() > 1 && header.autoclear & autoclear::DATA_FILE_RAW != 0;
+    pub(super) fn below(&self, at: u64) -> Below {
+        let writes_through = self.writes_through;
         let zero_until = match &self.backing {
             None => u64::MAX,
             Some(disk) if at >= disk.size_bytes() => u64::MAX,
@@ -158,7 +158,7 @@ const FLAGS: u64 = 0x0c;
 /// Where the autoclear features stand in the header.
 const AUTOCLEAR: u64 = 0x58;
 
-fn no_file() -> Error {
+pub(super) fn no_file() -> Error {
     Error::invalid(Problem::Missing, "the image has no file")
 }
 

@@ -8,10 +8,13 @@
 //! `map` is what the engine sees → `place` decides → `state` holds L1 and L2 → `counts` holds
 //! refcounts and finds free clusters → `pages` holds pieces of tables.
 
+mod alter;
 mod counts;
+mod head;
 mod map;
 mod pages;
 mod place;
+mod resize;
 mod state;
 
 pub(crate) use counts::set_bits;
@@ -61,11 +64,6 @@ impl Writer {
         let map = open(layer.clone(), file, parts, limits);
         map.map(|map| Writer(Writable::new(map))).map_err(|error| error.in_layer(layer))
     }
-
-    /// Makes all durable. Writes after it begin anew.
-    pub fn close(&self) -> Result<()> {
-        self.0.close()
-    }
 }
 
 fn open(
@@ -92,6 +90,7 @@ fn open(
     let mut state = State::open(&disk, header, limits)?;
     protect(&mut state, &disk, limits)?;
     Ok(WriterMap {
+        writes_through: image.data_file_is_raw(),
         name: layer,
         codec: Codec::new(state.header.compression),
         cluster: state.header.cluster,

@@ -228,6 +228,7 @@ impl State {
         why: Unmap,
         below: Below,
     ) -> Result<(u64, bool)> {
+        self.is_sound()?;
         let part = self.subcluster();
         let size = self.header.size_bytes;
         let span = self.header.l1_span();
@@ -350,7 +351,7 @@ pub(crate) struct Below {
 }
 
 impl Below {
-    fn is_zero(self, range: Range<u64>) -> bool {
+    pub(crate) fn is_zero(self, range: Range<u64>) -> bool {
         range.end <= self.zero_until && !self.writes_through
     }
 }

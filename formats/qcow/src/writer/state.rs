@@ -27,6 +27,10 @@ pub(crate) struct State {
     pub(crate) beside: Stage,
     /// What switches to them, once they are on the medium.
     pub(crate) switch: Stage,
+    /// The L1 table stands at a new place, which the header does not name yet.
+    pub(crate) l1_elsewhere: bool,
+    /// Why this is not what the medium holds any more: nothing may be written.
+    pub(crate) failed: Option<Error>,
 }
 
 /// An L2 entry that was found, and what it says.
@@ -62,6 +66,8 @@ impl State {
             counts: Counts::open(Arc::clone(file), &header, limits)?,
             beside: Vec::new(),
             switch: Vec::new(),
+            l1_elsewhere: false,
+            failed: None,
             header,
         };
         for index in 0..wide(state.l1.len()) {
@@ -241,9 +247,15 @@ impl State {
     /// What records everything that is not recorded, in order: new references, then what names
     /// the blocks they stand in, L2 tables, L1 table, what switches tables, references gone.
     pub(crate) fn record(&mut self) -> Result<Vec<Stage>> {
+        self.is_sound()?;
         let held = self.counts.prepare_drops()?;
         let [blocks, table] = self.counts.record(0);
         let mut tables = self.l2.take(0);
+        if std::mem::take(&mut self.l1_elsewhere) {
+            self.l1_dirty.clear();
+            let bytes = self.l1.iter().flat_map(|word| word.to_be_bytes()).collect();
+            tables.push(Change::Write { file: 0, offset: self.header.l1.offset, bytes });
+        }
         tables.append(&mut self.beside);
         let l1 = self.record_l1();
         let switch = std::mem::take(&mut self.switch);
@@ -257,6 +269,11 @@ impl State {
             }
         }
         Ok(vec![blocks, table, tables, l1, switch, drops])
+    }
+
+    /// Refuses everything after an operation that broke off in the middle.
+    pub(crate) fn is_sound(&self) -> Result<()> {
+        self.failed.clone().map_or(Ok(()), Err)
     }
 
     fn record_l1(&mut self) -> Stage {

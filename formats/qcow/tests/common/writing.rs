@@ -1,7 +1,7 @@
 //! Images that are written in a world that remembers, with QEMU as witness.
 
 use super::{Folder, assert_same, bytes_of};
-use adit_core::{Disk, Limits, MemoryDisk, WritableDisk};
+use adit_core::{Disk, Limits, MemoryDisk, WritableDisk, WritableImage};
 use adit_qcow::{CreateOptions, Image, Parts, Writer, WriterParts, create};
 use adit_testkit::World;
 use std::sync::Arc;
