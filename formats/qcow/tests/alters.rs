@@ -200,7 +200,7 @@ fn survives(world: &World, backing: Option<&[u8]>, truths: &[Vec<u8>], work: imp
     work();
     let mut count = 0;
     for cut in world.cuts(1, 40) {
-        let disk = read_back(&cut.images, backing.map(memory));
+        let disk = read_back(&cut.images, Some(memory(backing.unwrap_or_default())));
         let now = disk.read_vec(0, disk.size_bytes() as usize).unwrap();
         assert!(truths.iter().any(|truth| *truth == now), "{}", cut.label);
         count += 1;
