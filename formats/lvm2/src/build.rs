@@ -6,7 +6,9 @@ use crate::snapshot::Store;
 use crate::text::Value;
 use crate::thin::Pool;
 use adit_core::bytes::wide;
-use adit_core::{Concat, Disk, DiskExt, Error, Finding, Limits, Piece, Place, Problem, Result};
+use adit_core::{
+    Concat, Disk, DiskExt, Error, Finding, Limits, Piece, PieceKind, Place, Problem, Result,
+};
 use adit_md::raid::{Array, Leg, Level, Turns};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -168,7 +170,17 @@ impl<'a> Builder<'a> {
             at = at.saturating_add(segment.length);
             pieces.push(part.piece);
         }
-        Ok(Built { disk: Concat::open(title, pieces)?, lost, lost_bytes })
+        let alone = match pieces.as_slice() {
+            // One array or thin volume needs no layer of its own.
+            [Piece { length, kind: PieceKind::Disk { disk, offset: 0 } }]
+                if *length == disk.size_bytes() =>
+            {
+                Some(Arc::clone(disk))
+            }
+            _ => None,
+        };
+        let disk = alone.map_or_else(|| Concat::open(title, pieces), Ok)?;
+        Ok(Built { disk, lost, lost_bytes })
     }
 
     fn segment(&mut self, lv: &Lv, segment: &Segment) -> Result<Part> {
@@ -179,7 +191,7 @@ impl<'a> Builder<'a> {
                 let legs = self.legs(segment.body.list("mirrors"), length)?;
                 self.mirror_note(lv, &legs);
                 let gone = if legs.iter().any(Leg::is_present) { 0 } else { length };
-                let title = format!("mirror {}", lv.name);
+                let title = format!("mirror LV {}/{}", self.vg.name, lv.name);
                 let disk = Array::open(title, Level::Mirror, legs, Some(length))?;
                 Ok(Part::of(Built::without(disk, length, gone), 0, length))
             }
@@ -216,7 +228,8 @@ impl<'a> Builder<'a> {
         let legs = self.legs(list, each)?;
         let gone = wide(legs.iter().filter(|leg| !leg.is_present()).count());
         let level = Level::Stripes { chunk_bytes, turns: Turns::Unknown };
-        let disk = Array::open(format!("stripes of {}", lv.name), level, legs, None)?;
+        let disk =
+            Array::open(format!("striped LV {}/{}", self.vg.name, lv.name), level, legs, None)?;
         if disk.size_bytes() != length {
             return Err(bad("stripe_size", "the stripes are no multiple of their size"));
         }

@@ -49,8 +49,10 @@ impl Group {
         let (mut volumes, mut hidden) = (Vec::new(), Vec::new());
         for lv in vg.lvs.iter().filter(|lv| !lv.segments.is_empty()) {
             let Some((kind, built)) = builder.present(lv) else { continue };
+            // LVM lists a snapshot under the name of its store, visible or not.
+            let visible = lv.visible || kind == "snapshot";
             let volume = volume(&vg, lv, kind, built, &mut notes);
-            let list = if lv.visible { &mut volumes } else { &mut hidden };
+            let list = if visible { &mut volumes } else { &mut hidden };
             list.push(volume);
         }
         notes.append(&mut builder.notes);

@@ -115,7 +115,7 @@ impl Builder<'_> {
         let legs: Vec<Leg> = images.into_iter().map(|image| image_leg(image, each)).collect();
         let level = kind.level(chunk, copies, trusted, layout);
         let gone = gone(&legs, kind, copies, segment.length);
-        let name = format!("{} {}", segment.kind, lv.name);
+        let name = format!("{} LV {}/{}", segment.kind, self.vg.name, lv.name);
         let disk = Array::open(name, level, legs, Some(segment.length))?;
         Ok(Built::without(disk, segment.length, gone))
     }
