@@ -202,7 +202,10 @@ fn survives(world: &World, backing: Option<&[u8]>, truths: &[Vec<u8>], work: imp
     for cut in world.cuts(1, 40) {
         let disk = read_back(&cut.images, Some(memory(backing.unwrap_or_default())));
         let now = disk.read_vec(0, disk.size_bytes() as usize).unwrap();
-        assert!(truths.iter().any(|truth| *truth == now), "{}", cut.label);
+        let differ = |truth: &Vec<u8>| truth.iter().zip(&now).position(|(a, b)| a != b);
+        let at: Vec<_> = truths.iter().map(|truth| (truth.len(), differ(truth))).collect();
+        let found = truths.iter().any(|truth| *truth == now);
+        assert!(found, "{}: {} bytes, unlike {at:?}", cut.label, now.len());
         count += 1;
     }
     assert!(count > 2, "only {count} cuts");

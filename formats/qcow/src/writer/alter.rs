@@ -71,16 +71,7 @@ impl Writer {
 
     fn shrink(&self, size_bytes: u64) -> Result<()> {
         self.check_zero(size_bytes)?;
-        loop {
-            let more = self.alter(|_, state| {
-                let cluster = state.cluster();
-                let more = state.cut(cluster.times(cluster.count(size_bytes)))?;
-                Ok((state.record()?, more))
-            })?;
-            if !more {
-                break;
-            }
-        }
+        // The size first: what is cut off hides what is below, and all of it is zeros.
         self.alter(|map, state| {
             state.change_size(size_bytes)?;
             let mut stages = state.record()?;
@@ -88,7 +79,17 @@ impl Writer {
                 stages.push(vec![Change::SetSize { file: map.data(), size_bytes }]);
             }
             Ok((stages, ()))
-        })
+        })?;
+        loop {
+            let more = self.alter(|_, state| {
+                let cluster = state.cluster();
+                let more = state.cut(cluster.times(cluster.count(size_bytes)))?;
+                Ok((state.record()?, more))
+            })?;
+            if !more {
+                return Ok(());
+            }
+        }
     }
 
     /// What a smaller size cuts off must hold nothing.
