@@ -7,8 +7,8 @@ use crate::layout::{
     DIRECTORY_AT_END, FLAG_COMPRESSED, FLAG_MARKERS, FLAG_NEWLINE_TEST, FLAG_REDUNDANT,
     FLAG_ZERO_GRAINS, FLAGS_INCOMPATIBLE, HostedHeader,
 };
-use crate::stream;
 use crate::tables::{Dialect, Tables};
+use crate::{SECTOR_BYTES, stream};
 use adit_core::{Disk, DiskExt, Error, ExtentMap, Finding, Mapped, Place, Problem, Result};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -102,6 +102,11 @@ impl Hosted {
                 Err(Error::unsupported(detail).at(place))
             }
         }
+    }
+
+    /// What the file is at least as long as, which some readers insist on. Unit: bytes.
+    pub fn overhead_bytes(&self) -> u64 {
+        self.raw.overhead.saturating_mul(SECTOR_BYTES)
     }
 
     /// Whether entry 1 of a grain table means zeros.

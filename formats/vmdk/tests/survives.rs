@@ -94,3 +94,110 @@ fn a_second_session_after_a_first_that_was_cut_off() {
         }
     }
 }
+
+/// One operation on an image that was written and closed before.
+fn alter(
+    seed: u64,
+    options: &CreateOptions,
+    op: impl FnOnce(&Image, &adit_vmdk::Writer),
+) -> (Image, Model) {
+    let (image, base) = with_parent(options);
+    let mut model = Model::of(base, seed);
+    let writer = image.writer();
+    model.run(&writer, 40, None);
+    writer.close().unwrap();
+    image.world.settle();
+    op(&image, &writer);
+    (image, model)
+}
+
+#[test]
+fn growing() {
+    for (seed, options) in (1..).zip(all()) {
+        if options.subformat == Subformat::SeSparse {
+            continue;
+        }
+        let old = options.size_bytes as usize;
+        for new in [old + 5 * 512, 3 * MIB, 300 * MIB] {
+            let (image, mut model) = alter(seed, &options, |_, writer| {
+                writer.resize(new as u64).unwrap();
+                writer.close().unwrap();
+            });
+            let content = model.bytes().to_vec();
+            let mut sizes = Vec::new();
+            verify(&image, seed, 20, |disk, _| {
+                let size = adit_core::DiskExt::size_bytes(disk) as usize;
+                assert!(size == old || size == new, "{size}");
+                sizes.push(size);
+                let held = adit_core::DiskExt::read_vec(disk, 0, size.min(4 * MIB)).unwrap();
+                assert!(held[..old] == content && held[old..].iter().all(|&b| b == 0));
+            });
+            assert!(sizes.contains(&old) && sizes.contains(&new));
+            if new < 4 * MIB {
+                model.resize(new);
+                model.verify(&*image.read());
+            }
+        }
+    }
+}
+
+#[test]
+fn shrinking() {
+    let options = options(4 * MIB, Subformat::MonolithicFlat);
+    let image = Image::create(&options, None);
+    let writer = image.writer();
+    writer.resize(MIB as u64).unwrap();
+    writer.close().unwrap();
+    verify(&image, 1, 20, |disk, _| {
+        let size = adit_core::DiskExt::size_bytes(disk) as usize;
+        assert!(adit_core::DiskExt::read_vec(disk, 0, size).unwrap().iter().all(|&b| b == 0));
+    });
+}
+
+#[test]
+fn emptying_a_delta() {
+    for (seed, options) in (1..).zip(all()) {
+        if options.parent.is_none() {
+            continue;
+        }
+        let base = noise(options.size_bytes as usize, 5);
+        let (image, model) = alter(seed, &options, |_, writer| {
+            writer.empty().unwrap();
+            writer.close().unwrap();
+        });
+        verify(&image, seed, 20, |disk, _| {
+            let held = adit_core::DiskExt::read_vec(disk, 0, base.len()).unwrap();
+            for ((held, base), old) in
+                held.chunks(512).zip(base.chunks(512)).zip(model.bytes().chunks(512))
+            {
+                assert!(held == base || held == old);
+            }
+        });
+        Model::of(base, 1).verify(&*image.read());
+    }
+}
+
+#[test]
+fn recording_another_parent() {
+    let options = all().remove(4);
+    let mut other = parent_record("0badcafe", 5);
+    other.name = b"another folder with a long name/base-000001.vmdk".to_vec();
+    let (image, model) = alter(3, &options, |_, writer| {
+        writer.set_parent(Some(&other)).unwrap();
+        writer.modify("adapterType", "legacyESX").unwrap();
+        writer.close().unwrap();
+    });
+    let mut states = 0;
+    for cut in image.world.cuts(3, 50) {
+        let opened = image.read_at(&cut.images).unwrap();
+        let descriptor = opened.descriptor.unwrap();
+        let hint = descriptor.parent_hint.unwrap();
+        let is_new = hint == other.name;
+        let cid = if is_new { 0x0bad_cafe } else { 0x00c0_ffee };
+        assert_eq!(descriptor.parent_cid, Some(cid), "{}", cut.label);
+        assert!(is_new || hint == b"base.vmdk");
+        model.verify(&*opened.disk);
+        states += 1;
+    }
+    assert!(states > 3);
+}

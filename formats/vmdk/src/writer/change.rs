@@ -210,9 +210,9 @@ impl State {
         let directory = tables.directory.range();
         let [mut first, mut second, mut third] = super::extent::Steps::default();
         let end = match &mut self.layout {
-            Layout::Hosted(_) => {
+            Layout::Hosted(header) => {
                 let length = tables.table_bytes();
-                let mut end = 0;
+                let mut end = header.overhead_bytes();
                 for index in 0..tables.directory.entries() {
                     let at = tables.table_at(tables.directory.entry(index)).ok();
                     let copy = tables.redundant.as_ref().map(|copy| copy.entry(index));
