@@ -166,7 +166,8 @@ fn raid_volumes_read_whole_and_degraded() {
 
 #[test]
 fn a_raid_image_that_is_behind_is_not_read() {
-    let cases: [(&str, fn(&mut RaidState)); 3] = [
+    type Case = (&'static str, fn(&mut RaidState));
+    let cases: [Case; 3] = [
         ("stopped at event", |state| state.events = 3),
         ("is rebuilt only up to", |state| state.recovered = 64),
         ("has no superblock", |_| ()),
