@@ -129,7 +129,7 @@ pub(crate) fn item(bytes: &[u8], at: usize, end: usize, ftype: bool) -> Result<I
     if u16_be(bytes, at) == Some(DIR_FREE_TAG) {
         let length = u16_be(bytes, at.saturating_add(2)).map_or(0, usize::from);
         let after = at.saturating_add(length);
-        if length < 8 || length % 8 != 0 || after > end {
+        if length < 8 || !length.is_multiple_of(8) || after > end {
             return Err(bad("is unused space of a length that cannot be"));
         }
         return Ok(Item::Unused(after));

@@ -61,7 +61,7 @@ impl Xfs {
         let mut page = DirPage::default();
         let mut at = from.0;
         loop {
-            let logical = at / size / step.max(1) * step;
+            let logical = (at / size) & !step.saturating_sub(1);
             if logical >= end {
                 return Ok(page);
             }
@@ -71,7 +71,7 @@ impl Xfs {
             let stretch = self.stretch(dir, ForkKind::Data, logical);
             if matches!(stretch.what, What::Hole) {
                 // Emptied blocks are given back; whole directory blocks at a time.
-                let blocks = stretch.length.max(step) / step.max(1) * step;
+                let blocks = stretch.length.max(step) & !step.saturating_sub(1);
                 at = start.saturating_add(blocks.saturating_mul(size.get()));
                 continue;
             }
@@ -226,8 +226,8 @@ impl Xfs {
     fn name_at(&self, dir: &Inode, address: u32, wanted: &[u8]) -> Result<Option<u64>> {
         let byte = u64::from(address).saturating_mul(8);
         let size = self.superblock().block_size;
-        let step = self.da_blocks(ForkKind::Data).max(1);
-        let logical = byte / size / step * step;
+        let step = self.da_blocks(ForkKind::Data);
+        let logical = (byte / size) & !step.saturating_sub(1);
         let block = self.da_block(dir, ForkKind::Data, logical)?;
         let start = logical.saturating_mul(size.get());
         let at = narrow(byte.saturating_sub(start)).unwrap_or(usize::MAX);

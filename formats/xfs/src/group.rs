@@ -156,7 +156,7 @@ impl Xfs {
                 }
                 continue;
             }
-            let most = body.len() / tree.key.saturating_add(4);
+            let most = body.len().checked_div(tree.key.saturating_add(4)).unwrap_or(0);
             let pointers = body.get(most.saturating_mul(tree.key)..).unwrap_or(&[]);
             let count = count.min(most);
             let children = pointers.chunks_exact(4).take(count).filter_map(|p| u32_be(p, 0));
@@ -273,7 +273,7 @@ impl Xfs {
 
 /// A bit of a sparse chunk stands for four inodes.
 fn spread(holes: u16) -> u64 {
-    (0..16u32).filter(|bit| holes >> bit & 1 == 1).fold(0, |all, bit| all | 0xf << (bit * 4))
+    (0..16u32).filter(|bit| holes >> bit & 1 == 1).fold(0, |all, bit| all | 0xf << (bit << 2))
 }
 
 #[cfg(test)]

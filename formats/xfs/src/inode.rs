@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 /// Inodes are read in runs of this length; they stand in chunks of 64. Unit: bytes.
 const WINDOW: u64 = 1 << 15;
+const WINDOW_MASK: u64 = WINDOW - 1;
 /// Where the checksum of an inode stands.
 pub(crate) const CRC_FIELD: usize = 0x64;
 /// Where times with `bigtime` start. Unit: seconds before 1970.
@@ -82,7 +83,7 @@ impl Xfs {
         let (group, _) = superblock.split_inode(ino);
         let group_start = superblock.group_offset(group);
         let within = offset.saturating_sub(group_start);
-        let first = group_start.saturating_add(within / WINDOW * WINDOW);
+        let first = group_start.saturating_add(within & !WINDOW_MASK);
         let window = self.cache.load(Key::Inodes(first), || {
             let blocks = superblock.blocks_in_group(group);
             let end = group_start
@@ -132,11 +133,12 @@ impl Xfs {
     pub(crate) fn metadata_of(&self, inode: &Inode) -> Metadata {
         let raw = &inode.raw;
         let size = self.superblock().block_size.get();
+        let blocks = self.log().pending.blocks(inode.ino, raw.nblocks);
         Metadata {
             node: NodeId(inode.ino),
             kind: inode.kind().unwrap_or(NodeKind::System),
             size_bytes: raw.size,
-            allocated_bytes: raw.nblocks.saturating_mul(size),
+            allocated_bytes: blocks.saturating_mul(size),
             block_size_bytes: size,
             links: if raw.version == 1 { raw.onlink.into() } else { raw.nlink },
             mode: u32::from(raw.mode) & 0o7777,

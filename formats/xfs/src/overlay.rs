@@ -81,7 +81,7 @@ impl Growing {
         let mut bytes = Vec::with_capacity(length);
         while bytes.len() < length {
             let at = offset.saturating_add(wide(bytes.len()));
-            let start = at / WINDOW * WINDOW;
+            let start = at & !(WINDOW - 1);
             let window = self
                 .raw
                 .load(start, || self.disk.read_prefix(start, narrow(WINDOW).unwrap_or(SECTOR)))?;

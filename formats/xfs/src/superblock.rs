@@ -2,8 +2,7 @@
 
 use crate::crc;
 use crate::layout::{
-    AGF_MAGIC, BASIC_BLOCK, RawAgf, RawSuperblock, SUPERBLOCK_MAGIC, features2, incompat,
-    ro_compat, version,
+    AGF_MAGIC, RawAgf, RawSuperblock, SUPERBLOCK_MAGIC, features2, incompat, ro_compat, version,
 };
 use adit_core::bytes::{u32_be, until_nul};
 use adit_core::{Disk, DiskExt, Error, Finding, Identity, Name, Place, Problem, Result};
@@ -136,7 +135,10 @@ impl Superblock {
         let group_blocks =
             NonZeroU64::new(raw.agblocks.into()).ok_or_else(|| bad("agblocks", 0))?;
         let covers = raw.agblklog <= 32 && u64::from(raw.agblocks) <= 1u64 << raw.agblklog;
-        if !covers || (raw.agblklog > 0 && u64::from(raw.agblocks) <= 1u64 << (raw.agblklog - 1)) {
+        if !covers
+            || (raw.agblklog > 0
+                && u64::from(raw.agblocks) <= 1u64 << raw.agblklog.saturating_sub(1))
+        {
             return Err(bad("agblklog", raw.agblklog.into()));
         }
         let groups = u64::from(raw.agcount);
@@ -277,8 +279,7 @@ impl Superblock {
 
     /// Length of the log. Unit: bytes.
     pub(crate) fn log_bytes(&self) -> u64 {
-        u64::from(self.raw.logblocks).saturating_mul(self.block_size.get()) / BASIC_BLOCK
-            * BASIC_BLOCK
+        u64::from(self.raw.logblocks).saturating_mul(self.block_size.get())
     }
 
     /// What it calls itself.

@@ -84,7 +84,7 @@ fn apply_orphan_links(
     bytes: &[u8],
 ) -> Result<()> {
     let size = narrow(replay.superblock.inode_size).unwrap_or(256).max(256);
-    let mut inode = skip / size;
+    let mut inode = skip >> replay.superblock.raw.inodelog;
     loop {
         let first = inode.saturating_mul(size);
         let link = first.saturating_add(NEXT_UNLINKED);

@@ -167,6 +167,15 @@ impl Intent {
 }
 
 impl Pending {
+    /// How many blocks a file will have once the changes are made, of `blocks` before.
+    pub(crate) fn blocks(&self, ino: u64, blocks: u64) -> u64 {
+        let changes = self.0.get(&ino).map_or(&[][..], Vec::as_slice);
+        changes.iter().fold(blocks, |blocks, change| match change.add {
+            true => blocks.saturating_add(change.extent.count),
+            false => blocks.saturating_sub(change.extent.count),
+        })
+    }
+
     /// What lies at `logical` once the changes are made: how long the answer holds, and the
     /// extent; `found` is the answer before.
     pub(crate) fn apply(
