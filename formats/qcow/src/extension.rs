@@ -2,8 +2,9 @@
 
 use crate::layout::{BitmapsExtension, ExtensionHead, FeatureName, extension};
 use crate::power::Power;
-use adit_core::bytes::{narrow, wide};
+use adit_core::bytes::{narrow, u64_be, wide};
 use adit_core::{Error, Place, Problem, Result};
+use std::ops::Range;
 
 /// What the extensions say.
 #[derive(Clone, Debug, Default)]
@@ -12,6 +13,8 @@ pub(crate) struct Extensions {
     pub(crate) data_file: Option<Vec<u8>>,
     pub(crate) feature_names: Vec<FeatureName>,
     pub(crate) bitmaps: Option<BitmapsExtension>,
+    /// Where the LUKS header stands. Unit: bytes.
+    pub(crate) luks: Option<Range<u64>>,
     /// Types that nobody here knows; they may be ignored.
     pub(crate) unknown: Vec<u32>,
 }
@@ -38,7 +41,10 @@ pub(crate) fn parse(area: &[u8], start: u64) -> Result<Extensions> {
                     .map(FeatureName::read)
                     .collect::<Result<_>>()?;
             }
-            extension::LUKS => {}
+            extension::LUKS => {
+                let at = |start: usize| u64_be(data, start).unwrap_or(0);
+                found.luks = Some(at(0)..at(0).saturating_add(at(8)));
+            }
             kind => found.unknown.push(kind),
         }
     }

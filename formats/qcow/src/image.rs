@@ -215,6 +215,10 @@ impl Image {
             && self.header.autoclear & autoclear::DATA_FILE_RAW != 0
     }
 
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     pub(crate) fn file(&self) -> &Arc<dyn Disk> {
         &self.file
     }

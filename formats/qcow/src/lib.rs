@@ -22,6 +22,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
 
 mod bitmap;
+mod check;
 mod codec;
 mod create;
 mod entry;
@@ -34,6 +35,8 @@ mod inspect;
 pub mod layout;
 mod map;
 mod power;
+mod repair;
+mod scan;
 mod snapshot;
 mod table;
 pub mod write;
@@ -44,5 +47,6 @@ pub use codec::Compression;
 pub use create::{CreateOptions, DataFile, Preallocation, create};
 pub use header::{Encryption, probe};
 pub use image::{Image, Parts, Purpose, Reference, SnapshotSize};
+pub use repair::{RepairOptions, Repaired, repair};
 pub use snapshot::Snapshot;
 pub use writer::{Writer, WriterMap, WriterParts};

@@ -47,6 +47,15 @@ const PADDING: Power = Power::new(3);
 ///
 /// Errors: `Corrupt` where the file ends inside it; `Limit`.
 pub(crate) fn read(file: &dyn Disk, header: &Header, limits: &Limits) -> Result<Vec<Snapshot>> {
+    read_with_length(file, header, limits).map(|(snapshots, _)| snapshots)
+}
+
+/// Reads the snapshot table, and tells how long it is. Unit: bytes.
+pub(crate) fn read_with_length(
+    file: &dyn Disk,
+    header: &Header,
+    limits: &Limits,
+) -> Result<(Vec<Snapshot>, u64)> {
     let mut found = Vec::new();
     let mut at = header.snapshots_offset;
     let bytes_max = TABLE_BYTES_MAX.min(limits.table_bytes_max);
@@ -61,7 +70,7 @@ pub(crate) fn read(file: &dyn Disk, header: &Header, limits: &Limits) -> Result<
             return Err(Error::limit("table_bytes_max", detail).at(place));
         }
     }
-    Ok(found)
+    Ok((found, at.saturating_sub(header.snapshots_offset)))
 }
 
 fn read_one(file: &dyn Disk, header: &Header, at: u64) -> Result<(Snapshot, u64)> {

@@ -5,7 +5,7 @@ mod common;
 use adit_core::{DiskExt, Limits, MemoryDisk, ParentRecord, WritableDisk, WritableImage};
 use adit_qcow::{CreateOptions, DataFile, Image, Purpose};
 use adit_testkit::{Model, World};
-use common::writing::{closed, made, memory, opened, opened_over, read_back, witnessed};
+use common::writing::{closed, made, memory, opened, opened_over, read_back, sound, witnessed};
 use common::{Folder, assert_same, content};
 
 const SIZE: usize = (3 << 20) + 1536;
@@ -199,9 +199,10 @@ fn survives(world: &World, backing: Option<&[u8]>, truths: &[Vec<u8>], work: imp
     world.settle();
     work();
     let mut count = 0;
-    for cut in world.cuts(1, 40) {
+    for cut in world.cuts(1, 15) {
         let disk = read_back(&cut.images, Some(memory(backing.unwrap_or_default())));
         let now = disk.read_vec(0, disk.size_bytes() as usize).unwrap();
+        sound(&cut.images, &cut.label);
         let differ = |truth: &Vec<u8>| truth.iter().zip(&now).position(|(a, b)| a != b);
         let at: Vec<_> = truths.iter().map(|truth| (truth.len(), differ(truth))).collect();
         let found = truths.iter().any(|truth| *truth == now);
@@ -234,9 +235,9 @@ fn and_a_power_cut_leaves_the_old_disk_or_the_new_one() {
             model.run(&writer, 100, None);
             writer.flush().unwrap();
             let old = model.bytes().to_vec();
-            let grown = padded(&old, 40 << 20);
+            let grown = padded(&old, 9 << 20);
             survives(&world, base, &[old.clone(), grown.clone()], || {
-                writer.resize(40 << 20).unwrap();
+                writer.resize(9 << 20).unwrap();
             });
             survives(&world, base, &[old.clone(), grown], || writer.resize(1 << 20).unwrap());
             survives(&world, base, &[old], || {

@@ -5,7 +5,7 @@ mod common;
 use adit_core::{Disk, ParentRecord};
 use adit_qcow::{CreateOptions, DataFile};
 use adit_testkit::{Model, World};
-use common::writing::{made, memory, opened_over, read_back};
+use common::writing::{made, memory, opened_over, read_back, sound};
 use common::{Folder, content};
 
 const SIZE: usize = (1 << 20) + 1536;
@@ -32,6 +32,7 @@ fn survives(world: &World, model: &mut Model, base: Option<&[u8]>, steps: usize,
         count += 1;
         let disk = read_back(&cut.images, base.map(memory));
         model.verify_cut(disk.as_ref(), cut.acknowledged);
+        sound(&cut.images, &cut.label);
         if count % 150 == 0 {
             no_corruption(&cut.images, &cut.label);
         }

@@ -17,7 +17,7 @@ mod place;
 mod resize;
 mod state;
 
-pub(crate) use counts::set_bits;
+pub(crate) use counts::{bits, set_bits};
 pub use map::WriterMap;
 
 use crate::codec::Codec;

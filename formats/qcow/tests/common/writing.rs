@@ -1,7 +1,9 @@
 //! Images that are written in a world that remembers, with QEMU as witness.
 
 use super::{Folder, assert_same, bytes_of};
-use adit_core::{Disk, Limits, MemoryDisk, WritableDisk, WritableImage};
+use adit_core::{
+    Check, Disk, Finding, Interrupt, Limits, MemoryDisk, Severity, WritableDisk, WritableImage,
+};
 use adit_qcow::{CreateOptions, Image, Parts, Writer, WriterParts, create};
 use adit_testkit::World;
 use std::sync::Arc;
@@ -60,4 +62,18 @@ pub fn memory(bytes: &[u8]) -> Arc<dyn Disk> {
 pub fn closed(writer: &Writer) {
     writer.flush().unwrap();
     writer.close().unwrap();
+}
+
+/// What `check` finds.
+pub fn findings(image: &[u8]) -> Vec<Finding> {
+    let image = Image::open(MemoryDisk::open(NAME, image.to_vec()), &Limits::default()).unwrap();
+    let mut found = Vec::new();
+    image.check(&mut |finding| found.push(finding), &Interrupt::default()).unwrap();
+    found
+}
+
+/// `check` finds leaks at worst, and marks that are missing.
+pub fn sound(images: &[Vec<u8>], label: &str) {
+    let bad = findings(&images[0]).into_iter().find(|it| it.severity > Severity::Warning);
+    assert!(bad.is_none(), "{label}: {}", bad.unwrap());
 }
