@@ -110,7 +110,7 @@ impl Superblock {
             return Err(Error::corrupt(Problem::BadMagic, detail).at(place().field("magicnum")));
         }
         let raw = RawSuperblock::read(bytes).map_err(|error| error.at(place()))?;
-        refuse_features(&raw).map_err(|error| error.at(place()))?;
+        refuse_features(&raw, offset == 0).map_err(|error| error.at(place()))?;
         let bad = |field: &'static str, value: u64| {
             let detail = format!("{field} is {value}");
             Error::corrupt(Problem::BadValue, detail).at(place().field(field))
@@ -305,7 +305,7 @@ impl Superblock {
     }
 }
 
-fn refuse_features(raw: &RawSuperblock) -> Result<()> {
+fn refuse_features(raw: &RawSuperblock, is_primary: bool) -> Result<()> {
     let number = raw.versionnum & version::NUMBER;
     if !(4..=5).contains(&number) {
         return Err(Error::unsupported(format!("XFS of version {number}; 4 and 5 can be read")));
@@ -318,7 +318,8 @@ fn refuse_features(raw: &RawSuperblock) -> Result<()> {
         let detail = format!("XFS with unknown incompatible features {unknown:#x}");
         return Err(Error::unsupported(detail));
     }
-    if raw.inprogress != 0 {
+    // mkfs leaves the mark in the backups.
+    if raw.inprogress != 0 && is_primary {
         let detail = "mkfs never finished on this file system";
         return Err(Error::corrupt(Problem::BadValue, detail));
     }
