@@ -1,5 +1,9 @@
 //! The command line, with examples for every verb.
 
+mod images;
+
+pub use images::{Create, Force, ImageVerb, Snapshot, Write};
+
 use crate::units::parse_bytes;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
@@ -153,6 +157,8 @@ pub enum Verb {
         after_help = "Examples:\n  adit hash disk.qcow2//p1//etc | (cd /restored/etc && sha256sum -c)\n  adit hash web01.vmdk//p2// -o web01.hashes\n  adit hash --check web01.hashes /restored\n  adit hash disk.qcow2        # what the guest sees, whatever the format of the image"
     )]
     Hash(Hash),
+    #[command(flatten)]
+    Images(ImageVerb),
     /// Show where a file's bytes are
     #[command(
         after_help = "Examples:\n  adit map lun.img//web01/web01-flat.vmdk\n  adit map --physical --json lun.img//web01/web01-flat.vmdk"

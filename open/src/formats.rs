@@ -1,8 +1,9 @@
 //! The table of what can be recognised, in the order it is tried.
 
 use crate::group::{GroupFormat, LVM2};
+use crate::guest::{EXT, FAT, GuestFormat, NTFS, XFS};
 use crate::images::{Image, parallels, qcow, unread, vdi, vhd, vhdx, vmdk};
-use adit_core::{Disk, DiskExt, FileSystem, Limits, Result, VolumeTable};
+use adit_core::{Disk, DiskExt, Limits, Result, VolumeTable};
 use std::sync::Arc;
 
 /// One format that can be recognised.
@@ -59,11 +60,8 @@ pub(crate) enum Recognised {
     /// A member of volumes that lie on several disks; it is not read yet.
     Group(&'static GroupFormat),
     /// A guest's file system; it is not opened yet.
-    Guest(OpenGuest),
+    Guest(&'static GuestFormat),
 }
-
-/// Opens a guest's file system.
-pub(crate) type OpenGuest = fn(Arc<dyn Disk>, &Limits) -> Result<Arc<dyn FileSystem>>;
 
 /// All that an image is recognised by: the first 64 KiB and the last 1536 bytes of a file.
 pub(crate) struct Ends {
@@ -123,8 +121,10 @@ pub const FORMATS: &[Format] = &[
     inside("vmfs-lvm", "VMFS LVM member", member),
     inside("vmfs", "VMFS without LVM", vmfs),
     inside("lvm2", "LVM2 physical volume", |disk, _| group(&LVM2, disk)),
-    inside("ext", "ext2, ext3, ext4", ext),
-    inside("ntfs", "NTFS", ntfs),
+    inside("ext", "ext2, ext3, ext4", |disk, _| guest(&EXT, disk)),
+    inside("xfs", "XFS", |disk, _| guest(&XFS, disk)),
+    inside("ntfs", "NTFS", |disk, _| guest(&NTFS, disk)),
+    inside("fat", "FAT, exFAT", |disk, _| guest(&FAT, disk)),
 ];
 
 /// Finds out what a disk holds; nothing if it is none of [`FORMATS`].
@@ -165,14 +165,8 @@ fn group(format: &'static GroupFormat, disk: &Arc<dyn Disk>) -> Result<Option<Re
     Ok((format.probe)(disk)?.then_some(Recognised::Group(format)))
 }
 
-fn ext(disk: &Arc<dyn Disk>, _limits: &Limits) -> Result<Option<Recognised>> {
-    let open: OpenGuest = |disk, limits| Ok(adit_ext::Ext::open(disk, limits)?);
-    Ok(adit_ext::probe(disk)?.then_some(Recognised::Guest(open)))
-}
-
-fn ntfs(disk: &Arc<dyn Disk>, _limits: &Limits) -> Result<Option<Recognised>> {
-    let open: OpenGuest = |disk, limits| Ok(adit_ntfs::Ntfs::open(disk, limits)?);
-    Ok(adit_ntfs::probe(disk)?.then_some(Recognised::Guest(open)))
+fn guest(format: &'static GuestFormat, disk: &Arc<dyn Disk>) -> Result<Option<Recognised>> {
+    Ok((format.probe)(disk)?.then_some(Recognised::Guest(format)))
 }
 
 fn vmfs(disk: &Arc<dyn Disk>, _limits: &Limits) -> Result<Option<Recognised>> {

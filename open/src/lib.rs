@@ -10,6 +10,7 @@ mod describe;
 mod edit;
 mod formats;
 mod group;
+mod guest;
 mod images;
 mod locator;
 mod opened;
@@ -20,8 +21,9 @@ mod select;
 mod source;
 mod span;
 
-pub use edit::{Edit, EditParent, ParentState, Relative, Risks};
+pub use edit::{Blank, Edit, EditParent, ParentState, Relative, Repair, Repaired, Risks};
 pub use formats::{FORMATS, Format};
+pub use guest::{EachRange, Guest};
 pub use locator::Locator;
 pub use opened::{At, Fact, Files, LayerInfo, Opened, Origin};
 pub use opener::Opener;

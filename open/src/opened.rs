@@ -1,6 +1,6 @@
 //! What opening gives: a place in a stack of layers.
 
-use crate::Locator;
+use crate::{Guest, Locator};
 use adit_core::{Disk, FileSystem, Finding, NodeId, Volume, VolumeTable};
 use adit_vmfs::Vmfs;
 use std::path::PathBuf;
@@ -60,6 +60,8 @@ pub struct Files {
     pub fs: Arc<dyn FileSystem>,
     /// The file system as VMFS, if it is one.
     pub vmfs: Option<Arc<Vmfs>>,
+    /// What its format offers, if it is a guest's.
+    pub guest: Option<Guest>,
     /// The logical volume it lies on, if there is an LVM layer.
     pub volume: Option<Arc<adit_vmfs_lvm::Volume>>,
     /// The members that were found for that volume, for `check` and `inspect`.
@@ -71,7 +73,14 @@ pub struct Files {
 impl Files {
     /// A file system that offers nothing else.
     pub fn of(fs: Arc<dyn FileSystem>) -> Files {
-        Files { fs, vmfs: None, volume: None, members: Arc::default(), link_roots: Vec::new() }
+        Files {
+            fs,
+            vmfs: None,
+            guest: None,
+            volume: None,
+            members: Arc::default(),
+            link_roots: Vec::new(),
+        }
     }
 }
 

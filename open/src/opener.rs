@@ -155,10 +155,12 @@ impl Opener {
                 let table = self.in_group(&here, Arc::clone(&disk), format)?;
                 Ok(self.in_table(here, table, disk, Origin::Inner))
             }
-            Recognised::Guest(open) => {
-                let fs = open(disk, &self.options.limits)?;
+            Recognised::Guest(format) => {
+                let guest = (format.open)(disk, &self.options.limits)?;
                 // A guest's absolute links start at its own root.
-                let files = Files { link_roots: vec![Vec::new()], ..Files::of(fs) };
+                let link_roots = vec![Vec::new()];
+                let fs = Arc::clone(&guest.fs);
+                let files = Files { link_roots, guest: Some(guest), ..Files::of(fs) };
                 Ok(at_root(here, files))
             }
         }

@@ -12,6 +12,7 @@ mod generate;
 mod hash;
 mod heartbeats;
 mod hexdump;
+mod images;
 mod info;
 mod inspect;
 mod list;
@@ -44,6 +45,7 @@ pub fn run(verb: Verb, session: &Session) -> u8 {
         Verb::Find(find) => find::run(session, &find),
         Verb::Tar(tar) => tar::run(session, &tar),
         Verb::Hash(hash) => hash::run(session, &hash),
+        Verb::Images(verb) => images::run(session, &verb),
         Verb::Map { path, physical, range } => map::run(session, &path, physical, &range),
         Verb::Explain { place } => explain::run(session, &place),
         Verb::Locate { path, offset } => locate::run(session, &path, offset),

@@ -17,6 +17,20 @@ pub fn run(session: &Session, paths: &[OsString], depth: Option<usize>, all: boo
     let mut tree = Tree { session, all, depth, out: Out::new(), code: exit::GOOD, counts: (0, 0) };
     let mut documents = Vec::new();
     for path in paths {
+        let folder = std::path::Path::new(path);
+        if folder.is_dir() {
+            match super::images::family::show(session, folder, &mut tree.out) {
+                Ok((document, code)) => {
+                    tree.code = exit::worse(tree.code, code);
+                    documents.push(document);
+                }
+                Err(error) => {
+                    let code = session.fail(&format!("show {}", shown(path)), &error);
+                    tree.code = exit::worse(tree.code, code);
+                }
+            }
+            continue;
+        }
         match tree.path(path) {
             Ok(document) => documents.push(document),
             Err(error) => {

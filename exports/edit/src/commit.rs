@@ -1,8 +1,8 @@
 //! What an overlay holds, into the image below it.
 
+use crate::Moved;
 use crate::own::{Own, OwnKind, own};
 use crate::pieces::{Move, Rule};
-use crate::Moved;
 use adit_core::{Disk, DiskExt, Interrupt, Progress, Result, WritableImage};
 use std::ops::Range;
 use std::sync::Arc;

@@ -161,7 +161,7 @@ impl Ext {
     }
 
     /// Space an inode's data takes. Unit: bytes.
-    pub(crate) fn allocated(&self, inode: &Inode) -> u64 {
+    pub(crate) fn allocated_to(&self, inode: &Inode) -> u64 {
         let low = u64::from(inode.raw.blocks_lo);
         if !self.superblock().has_ro_compat(ro_compat::HUGE_FILE) {
             return low.saturating_mul(512);
@@ -188,7 +188,7 @@ impl Ext {
             node: inode.ino.node(),
             kind,
             size_bytes: self.length(inode),
-            allocated_bytes: self.allocated(inode),
+            allocated_bytes: self.allocated_to(inode),
             block_size_bytes: self.superblock().block_size.get(),
             links: raw.links.into(),
             mode: u32::from(raw.mode) & 0o7777,

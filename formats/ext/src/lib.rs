@@ -37,6 +37,7 @@
 )]
 
 mod acl;
+mod allocated;
 mod check;
 mod crc;
 mod details;

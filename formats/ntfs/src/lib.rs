@@ -45,6 +45,7 @@
     )
 )]
 
+mod allocated;
 mod bits;
 mod boot;
 mod details;

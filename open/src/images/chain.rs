@@ -52,7 +52,7 @@ pub(crate) fn open(
 }
 
 /// What an image stands on: the files that hold its data, and its parent.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Below {
     /// The image's own data file, for formats that keep one apart.
     pub data: Option<Source>,

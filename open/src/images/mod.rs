@@ -16,7 +16,7 @@ pub(crate) mod vhd;
 pub(crate) mod vhdx;
 pub(crate) mod vmdk;
 
-pub(crate) use chain::{open, parent_of};
+pub(crate) use chain::{Below, below, open, parent_of};
 
 use crate::Fact;
 use adit_core::{Disk, Error, Finding, Kind, Problem, Result};

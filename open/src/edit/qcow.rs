@@ -1,0 +1,68 @@
+//! QCOW2, written.
+
+use super::{Blueprint, Editable, Given};
+use adit_core::{Error, Result};
+use adit_qcow::{
+    Compression, CreateOptions, DataFile, Image, Preallocation, Purpose, Writer, WriterParts,
+};
+use std::sync::Arc;
+
+pub(crate) const EDITABLE: Editable = Editable {
+    names: &["qcow2", "qcow"],
+    open: |given| Ok(Arc::new(open(given)?)),
+    create,
+    identity: |_, _| Ok(Vec::new()),
+    repair: |_, _, _| Err(Error::unsupported("QCOW2 images are not repaired yet")),
+    compact: |_, _| Err(Error::unsupported("QCOW2 images are not compacted yet")),
+};
+
+pub(crate) fn open(given: Given<'_>) -> Result<Writer> {
+    let image = Image::open(given.file.clone(), given.limits)?;
+    let references = image.references();
+    let data = references.iter().find(|it| it.purpose == Purpose::Data);
+    let data = data.map(|it| (given.beside)(&it.name)).transpose()?;
+    let parts = WriterParts { backing: given.parent, data };
+    Writer::open(&given.name, given.file, parts, given.limits)
+}
+
+fn create(blueprint: &mut Blueprint<'_>) -> Result<()> {
+    let mut options =
+        CreateOptions { size_bytes: blueprint.size_bytes, ..CreateOptions::default() };
+    options.backing = blueprint.parent.take();
+    let choices = &mut *blueprint.choices;
+    let versions = [("0.10", 2), ("1.1", 3), ("v2", 2), ("v3", 3)];
+    if let Some(version) = choices.word("compat", &versions)? {
+        options.version = version;
+    }
+    if let Some(bytes) = choices.bytes("cluster_size")? {
+        options.cluster_bytes = bytes;
+    }
+    if let Some(bits) = choices.number("refcount_bits")? {
+        options.refcount_bits = u32::try_from(bits).unwrap_or(u32::MAX);
+    }
+    if let Some(on) = choices.switch("extended_l2")? {
+        options.extended_l2 = on;
+    }
+    if let Some(on) = choices.switch("lazy_refcounts")? {
+        options.lazy_refcounts = on;
+    }
+    let compressions = [("zlib", Compression::Deflate), ("zstd", Compression::Zstd)];
+    if let Some(compression) = choices.word("compression_type", &compressions)? {
+        options.compression = compression;
+    }
+    let amounts = [
+        ("off", Preallocation::Off),
+        ("metadata", Preallocation::Metadata),
+        ("full", Preallocation::Full),
+    ];
+    if let Some(amount) = choices.word("preallocation", &amounts)? {
+        options.preallocation = amount;
+    }
+    let raw = choices.switch("data_file_raw")?.unwrap_or(false);
+    let mut data = None;
+    if let Some(name) = choices.text("data_file") {
+        data = Some((blueprint.beside)(&name)?);
+        options.data_file = Some(DataFile { name: name.into_bytes(), raw });
+    }
+    adit_qcow::create(&blueprint.file, data.as_ref(), &options)
+}
