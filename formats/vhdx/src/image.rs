@@ -18,7 +18,7 @@ pub struct Image {
     pub(crate) view: Arc<dyn Disk>,
     pub(crate) header: Header,
     pub(crate) regions: Regions,
-    metadata: Metadata,
+    pub(crate) metadata: Metadata,
     shape: Shape,
     notes: Vec<Finding>,
     pub(crate) limits: Limits,

@@ -9,7 +9,8 @@
 //!
 //! Files, in order: `layout` → `header` (which of two counts) → `log` and `patch` (the file as
 //! its log says) → `regions` → `metadata`, `locator` → `image` → `map`. `checksum` serves them,
-//! `check` and `inspect` stand beside them, and `write` lays out new images.
+//! `check` and `inspect` stand beside them, `write` lays out new images front to back, and
+//! [`writer`] changes those there are.
 //!
 //! # The log
 //!
@@ -43,6 +44,7 @@ mod metadata;
 mod patch;
 mod regions;
 pub mod write;
+pub mod writer;
 
 pub use image::Image;
 pub use locator::{NameSource, ParentIdentity, Purpose, Reference};

@@ -72,6 +72,11 @@ pub(crate) struct Locator {
 }
 
 impl Locator {
+    /// Stands for a parent where only its being there matters.
+    pub fn nobody() -> Locator {
+        Locator { linkage: [0; 16], linkage2: None, references: Vec::new() }
+    }
+
     /// Reads the locator from the bytes of its metadata item.
     ///
     /// Errors: `Corrupt`; `Unsupported` for a locator of another kind.
@@ -157,7 +162,7 @@ fn utf16(raw: &[u8]) -> String {
 }
 
 /// A GUID from text, with or without braces, in either case.
-fn parse_guid(text: &str) -> Option<[u8; 16]> {
+pub(crate) fn parse_guid(text: &str) -> Option<[u8; 16]> {
     let text = text.trim();
     let text = text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(text);
     let parts: Vec<&str> = text.split('-').collect();

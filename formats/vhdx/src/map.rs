@@ -338,7 +338,7 @@ fn joins(found: &Run, next: &Run) -> bool {
 }
 
 /// How far the bits from `first` on are alike, and what they are.
-fn equal_bits(bits: &[u8], first: u64, count: u64) -> (u64, bool) {
+pub(crate) fn equal_bits(bits: &[u8], first: u64, count: u64) -> (u64, bool) {
     let set = bit(bits, first);
     let whole = if set { 0xff } else { 0 };
     let mut at = first.saturating_add(1);

@@ -2,7 +2,7 @@
 
 use adit_core::bytes::{narrow, wide};
 use adit_core::{
-    Disk, DiskExt, Error, ExtentMap, Geometry, Mapped, MemoryDisk, Result, Run, RunKind,
+    Disk, DiskExt, Error, ExtentMap, Geometry, ImageFile, Mapped, MemoryDisk, Result, Run, RunKind,
 };
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -90,6 +90,25 @@ impl Patches {
         if end > from {
             self.ranges.insert(from, (end, old.moved(from.saturating_sub(start))));
         }
+    }
+
+    /// Writes everything into the file itself.
+    pub fn write_back(&self, file: &dyn ImageFile) -> Result<()> {
+        for (&start, &(end, patch)) in &self.ranges {
+            match patch {
+                Patch::Zero => file.write_zeroes(start..end)?,
+                Patch::Data(at) => {
+                    let length = narrow(end.saturating_sub(start)).unwrap_or(0);
+                    let from = narrow(at).unwrap_or(usize::MAX);
+                    let bytes = self.pages.get(from..from.saturating_add(length));
+                    file.write_at(bytes.unwrap_or_default(), start)?;
+                }
+            }
+        }
+        if file.size_bytes() < self.view_bytes {
+            file.set_size(self.view_bytes)?;
+        }
+        Ok(())
     }
 
     /// The file as it is once the patches are applied.

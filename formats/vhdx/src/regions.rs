@@ -15,6 +15,8 @@ use std::ops::Range;
 pub(crate) struct Regions {
     pub bat: Range<u64>,
     pub metadata: Range<u64>,
+    /// Regions that are not known and not required.
+    pub others: Vec<Range<u64>>,
 }
 
 impl Regions {
@@ -45,7 +47,7 @@ impl Regions {
     }
 
     fn checked(entries: &[RawRegion], header: &Header, file_bytes: u64) -> Result<Regions> {
-        let (mut bat, mut metadata) = (None, None);
+        let (mut bat, mut metadata, mut others) = (None, None, Vec::new());
         let mut taken: Vec<(Range<u64>, String)> = vec![(0..MIB, "the headers".to_owned())];
         if !header.log().is_empty() {
             taken.push((header.log(), "the log".to_owned()));
@@ -82,6 +84,7 @@ impl Regions {
                 REGION_BAT => &mut bat,
                 REGION_METADATA => &mut metadata,
                 _ => {
+                    others.push(range.clone());
                     taken.push((range, name));
                     continue;
                 }
@@ -98,6 +101,7 @@ impl Regions {
         Ok(Regions {
             bat: bat.ok_or_else(|| missing("the block allocation table"))?,
             metadata: metadata.ok_or_else(|| missing("the metadata"))?,
+            others,
         })
     }
 }
@@ -106,7 +110,8 @@ pub(crate) fn overlap(a: &Range<u64>, b: &Range<u64>) -> bool {
     !a.is_empty() && !b.is_empty() && a.start < b.end && b.start < a.end
 }
 
-fn table(file: &dyn Disk, offset: u64) -> Result<Vec<RawRegion>> {
+/// The entries of one region table.
+pub(crate) fn table(file: &dyn Disk, offset: u64) -> Result<Vec<RawRegion>> {
     let place = Place::new("region table").byte(offset);
     let bytes = file.read_prefix(offset, TABLE_BYTES)?;
     if bytes.len() < TABLE_BYTES {
