@@ -5,6 +5,7 @@ use crate::layout::SnapshotEntry;
 use crate::power::Power;
 use adit_core::bytes::{narrow, u64_be, wide};
 use adit_core::{Disk, DiskExt, Error, Limits, Place, Problem, Result};
+use std::ops::Range;
 
 /// A snapshot inside an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub struct Snapshot {
     /// Size of the disk then. Unit: bytes.
     pub disk_size_bytes: u64,
     pub(crate) l1: L1Place,
+    /// Where its entry stands. Unit: bytes of the file.
+    pub(crate) entry: Range<u64>,
 }
 
 impl Snapshot {
@@ -61,8 +64,9 @@ pub(crate) fn read_with_length(
     let bytes_max = TABLE_BYTES_MAX.min(limits.table_bytes_max);
     for index in 0..u64::from(header.snapshots) {
         let place = Place::new("snapshot table").index(index).byte(at);
-        let (snapshot, length) =
+        let (mut snapshot, length) =
             read_one(file, header, at).map_err(|error| error.at(place.clone()))?;
+        snapshot.entry = at..at.saturating_add(length);
         found.push(snapshot);
         at = at.saturating_add(length);
         if at.saturating_sub(header.snapshots_offset) > bytes_max {
@@ -99,6 +103,7 @@ fn read_one(file: &dyn Disk, header: &Header, at: u64) -> Result<(Snapshot, u64)
         vm_state_bytes: state,
         disk_size_bytes: u64_be(extra, 8).unwrap_or(header.size_bytes),
         l1: L1Place { offset: raw.l1_table_offset, entries: u64::from(raw.l1_size) },
+        entry: 0..0,
     };
     let length = PADDING.times(PADDING.count(wide(SnapshotEntry::SIZE.saturating_add(end))));
     Ok((snapshot, length))

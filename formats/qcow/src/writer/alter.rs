@@ -193,6 +193,7 @@ impl WritableImage for Writer {
             return Err(Error::invalid(Problem::Misaligned, detail));
         }
         let old = self.size_bytes();
+        self.0.map().read().check_size(size_bytes)?;
         match size_bytes.cmp(&old) {
             std::cmp::Ordering::Equal => return Ok(()),
             std::cmp::Ordering::Greater => self.grow(size_bytes)?,

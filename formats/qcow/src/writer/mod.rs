@@ -15,6 +15,7 @@ mod map;
 mod pages;
 mod place;
 mod resize;
+mod snapshots;
 mod state;
 
 pub(crate) use counts::{bits, set_bits};

@@ -16,8 +16,6 @@ const L1_BYTES_MAX: u64 = 32 << 20;
 
 impl State {
     /// The header names another size, and an L1 table that is long enough.
-    ///
-    /// Errors: `Limit` where that would be too long.
     pub(super) fn change_size(&mut self, size_bytes: u64) -> Result<()> {
         let needed = self.header.l1_span().count(size_bytes);
         if needed > self.header.l1.entries {
@@ -28,14 +26,19 @@ impl State {
         Ok(())
     }
 
-    /// A longer L1 table at a new place.
-    fn move_l1(&mut self, entries: u64) -> Result<()> {
-        let length = entries.saturating_mul(8);
+    /// Whether there can be an L1 table that is long enough.
+    pub(super) fn check_size(&self, size_bytes: u64) -> Result<()> {
+        let length = self.header.l1_span().count(size_bytes).saturating_mul(8);
         if length > L1_BYTES_MAX {
             let detail = format!("an L1 table of {length} bytes exceeds 32 MiB");
             return Err(Error::invalid(Problem::TooMany, detail)
                 .advise("larger clusters hold a larger disk"));
         }
+        Ok(())
+    }
+
+    /// A longer L1 table at a new place.
+    fn move_l1(&mut self, entries: u64) -> Result<()> {
         let mut words = self.l1.clone();
         words.resize(narrow(entries).unwrap_or(0), 0);
         self.replace_l1(words)
