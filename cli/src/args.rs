@@ -1,9 +1,5 @@
 //! The command line, with examples for every verb.
 
-mod images;
-
-pub use images::{Create, Force, ImageVerb, Snapshot, Write};
-
 use crate::units::parse_bytes;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
@@ -157,8 +153,20 @@ pub enum Verb {
         after_help = "Examples:\n  adit hash disk.qcow2//p1//etc | (cd /restored/etc && sha256sum -c)\n  adit hash web01.vmdk//p2// -o web01.hashes\n  adit hash --check web01.hashes /restored\n  adit hash disk.qcow2        # what the guest sees, whatever the format of the image"
     )]
     Hash(Hash),
-    #[command(flatten)]
-    Images(ImageVerb),
+    /// Show which parts of a disk are in use, as its file systems say
+    #[command(
+        after_help = "Examples:\n  adit used disk.qcow2\n  adit used --ranges lun.img//web01/web01.vmdk\n  adit convert --used-only disk.qcow2 small.qcow2"
+    )]
+    Used {
+        /// A disk: an image, a partition, a file, a device
+        path: OsString,
+        /// List the ranges in use
+        #[arg(long)]
+        ranges: bool,
+        /// Swap areas are not in use
+        #[arg(long)]
+        drop_swap: bool,
+    },
     /// Show where a file's bytes are
     #[command(
         after_help = "Examples:\n  adit map lun.img//web01/web01-flat.vmdk\n  adit map --physical --json lun.img//web01/web01-flat.vmdk"
@@ -327,6 +335,9 @@ pub struct Convert {
     /// Store zeros that the source stores
     #[arg(long)]
     pub keep_zeroes: bool,
+    /// Leave out swap and what no file system uses (`adit used` shows it); deleted files are gone
+    #[arg(long)]
+    pub used_only: bool,
 }
 
 /// Options of `diff`.

@@ -58,6 +58,10 @@ fn make(session: &Session, convert: &Convert) -> Result<()> {
     let locator = opened.locator.to_string();
     let bar = Bar::new(session.common.quiet || session.common.json);
     let interrupt = &session.interrupt;
+    let (disk, notes) = match convert.used_only {
+        true => super::used::only(session, disk)?,
+        false => (disk, Vec::new()),
+    };
     let done = adit_convert::convert(&disk, &locator, &convert.target, &options, &bar, interrupt)?;
     bar.finish();
     let manifest =
@@ -73,6 +77,7 @@ fn make(session: &Session, convert: &Convert) -> Result<()> {
             "data_bytes": done.data_bytes,
             "file_bytes": done.file_bytes,
             "manifest": manifest,
+            "notes": crate::output::notes_json(&notes),
         }));
         out.finish();
     } else if !session.common.quiet {

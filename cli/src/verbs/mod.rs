@@ -12,7 +12,6 @@ mod generate;
 mod hash;
 mod heartbeats;
 mod hexdump;
-mod images;
 mod info;
 mod inspect;
 mod list;
@@ -24,6 +23,7 @@ mod serve;
 mod stat;
 mod tar;
 mod tree;
+mod used;
 mod vms;
 
 use crate::args::Verb;
@@ -45,7 +45,7 @@ pub fn run(verb: Verb, session: &Session) -> u8 {
         Verb::Find(find) => find::run(session, &find),
         Verb::Tar(tar) => tar::run(session, &tar),
         Verb::Hash(hash) => hash::run(session, &hash),
-        Verb::Images(verb) => images::run(session, &verb),
+        Verb::Used { path, ranges, drop_swap } => used::run(session, &path, ranges, drop_swap),
         Verb::Map { path, physical, range } => map::run(session, &path, physical, &range),
         Verb::Explain { place } => explain::run(session, &place),
         Verb::Locate { path, offset } => locate::run(session, &path, offset),

@@ -5,6 +5,9 @@ use crate::walk::{Found, Go, Step, Tree, walk};
 use adit_core::{Error, Interrupt, Limits, NodeKind, Result, Timestamp};
 use std::ops::RangeInclusive;
 
+/// A node that was found, or a path that could not be searched and why.
+pub type Hit = std::result::Result<Found, (Vec<u8>, Error)>;
+
 /// What is looked for: all that is given must hold.
 #[derive(Clone, Debug, Default)]
 pub struct Query {
@@ -43,7 +46,7 @@ pub fn find(
     query: &Query,
     limits: &Limits,
     interrupt: &Interrupt,
-    tell: &mut dyn FnMut(Result<Found, (Vec<u8>, Error)>) -> Result<()>,
+    tell: &mut dyn FnMut(Hit) -> Result<()>,
 ) -> Result<()> {
     walk(tree, limits, interrupt, &mut |step| match step {
         Step::Problem(path, error) => tell(Err((path, error))).map(|()| Go::Past),

@@ -5,6 +5,7 @@
 //! - [`find`]: what has some name, kind, size or age; [`Glob`] is a pattern of names.
 //! - [`tar`]: a tree as a POSIX archive, with attributes, holes and hard links.
 //! - [`hash_tree`], [`hash_one`]: a manifest of hashes; [`Expected`] is one that was read.
+//! - [`used`]: which parts of a disk are in use; [`UsedOnly`] is the disk without the others.
 //! - [`HostTree`]: a folder of the host as a file system, to compare with.
 //! - [`first_difference`]: two disks, read only where nothing else decides.
 #![forbid(unsafe_code)]
@@ -18,17 +19,19 @@ mod host;
 mod pool;
 mod same;
 mod tar;
+mod used;
 mod verify;
 mod walk;
 
 pub use diff::{Aspect, DiffOptions, Difference, Summary, Which, diff};
-pub use find::{Query, find};
+pub use find::{Hit, Query, find};
 pub use glob::Glob;
 pub use hash::hash_disk;
 pub use hashes::{HashedNode, HashesHead, HashesTail, hash_one, hash_tree};
 pub use host::HostTree;
 pub use same::{Effort, first_difference};
 pub use tar::{LeftOut, TarOptions, TarReport, tar};
+pub use used::{Used, UsedOnly, UsedPart, UsedState, used};
 pub use verify::{Expected, Verdict, sum_line_of};
 pub use walk::{Found, Go, Step, Tree, shown, walk};
 

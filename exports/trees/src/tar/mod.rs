@@ -111,7 +111,7 @@ pub fn tar(
                         if linked && first.is_none() {
                             links.insert(found.node, path.clone());
                         }
-                        (path, Job::Node(found, first))
+                        (path, Job::Node(Box::new(found), first))
                     }
                 };
                 push((path, job)).map(|()| Go::In)
@@ -124,13 +124,13 @@ pub fn tar(
 
 enum Job {
     Problem(Error),
-    Node(Found, Option<Vec<u8>>),
+    Node(Box<Found>, Option<Vec<u8>>),
 }
 
 /// What is ready to be written.
 enum Prepared {
     LeftOut(Option<NodeId>, LeftOut),
-    Member { found: Found, member: Member, xattrs: Result<Vec<Xattr>>, body: Body },
+    Member { found: Box<Found>, member: Box<Member>, xattrs: Result<Vec<Xattr>>, body: Body },
 }
 
 enum Body {
@@ -169,7 +169,7 @@ impl Reader<'_> {
             Job::Problem(reason) => Prepared::LeftOut(None, LeftOut { path, reason, failed: true }),
             Job::Node(found, first) => {
                 let node = found.node;
-                self.member(found, first).unwrap_or_else(|(reason, failed)| {
+                self.member(*found, first).unwrap_or_else(|(reason, failed)| {
                     Prepared::LeftOut(Some(node), LeftOut { path, reason, failed })
                 })
             }
@@ -208,7 +208,12 @@ impl Reader<'_> {
         if let Some(first) = first {
             (member.kind, member.link) = (Type::HardLink, self.name(&first, NodeKind::File));
             let xattrs = Ok(Vec::new());
-            return Ok(Prepared::Member { found, member, xattrs, body: Body::Link });
+            return Ok(Prepared::Member {
+                found: Box::new(found),
+                member: Box::new(member),
+                xattrs,
+                body: Body::Link,
+            });
         }
         match m.kind {
             NodeKind::File => body = self.body(found.node).map_err(failed)?,
@@ -231,7 +236,7 @@ impl Reader<'_> {
             return Err(failed(Error::corrupt(Problem::BadValue, detail)));
         }
         let xattrs = fs.xattrs(found.node);
-        Ok(Prepared::Member { found, member, xattrs, body })
+        Ok(Prepared::Member { found: Box::new(found), member: Box::new(member), xattrs, body })
     }
 
     fn name(&self, path: &[u8], kind: NodeKind) -> Vec<u8> {
@@ -321,7 +326,7 @@ impl Writer<'_> {
                 Ok(())
             }
             Prepared::Member { found, member, xattrs, body } => {
-                self.member(&found, member, xattrs, body)
+                self.member(&found, *member, xattrs, body)
             }
         }
     }
