@@ -5,8 +5,9 @@ use crate::grains::GrainMap;
 use crate::sesparse::SeSparse;
 use crate::sparse::ExtentHeader;
 use crate::tables::{Grain, rotated};
-use adit_core::bytes::{narrow, u64_le};
-use adit_core::{Disk, DiskExt, Finding, Interrupt, Limits, Place, Result};
+use crate::writer::survey::Survey;
+use adit_core::bytes::{narrow, u64_le, wide};
+use adit_core::{Disk, DiskExt, Finding, Interrupt, Kind, Limits, Place, Result};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -39,7 +40,8 @@ pub fn check_sparse(
                 _ => None,
             };
             let used = Used { map: &map, bits: Vec::new(), bytes_max: limits.table_bytes_max };
-            Walk { map: &map, maps, used }.run(&mut reporter, interrupt)
+            let walked = Walk { map: &map, maps, used }.run(&mut reporter, interrupt);
+            walked.and_then(|()| leaks(&header, &map, limits, &mut reporter, interrupt))
         }
         Err(error) => {
             reporter.add(Finding::from_error("vmdk-extent-damaged", &error));
@@ -48,6 +50,80 @@ pub fn check_sparse(
     };
     reporter.finish();
     outcome
+}
+
+/// Space of the file that no table names. Nothing is wrong with the disk, it only could be smaller.
+fn leaks(
+    header: &ExtentHeader,
+    map: &GrainMap,
+    limits: &Limits,
+    reporter: &mut Reporter<'_>,
+    interrupt: &Interrupt,
+) -> Result<()> {
+    let size = map.tables.file.size_bytes();
+    let first = match header {
+        _ if map.coding.is_some() => return Ok(()),
+        ExtentHeader::Hosted(header) => header.overhead_bytes(),
+        ExtentHeader::Cowd(_) => map.tables.directory.range().end,
+        ExtentHeader::SeSparse(header) => header.areas.grains.start,
+    };
+    let survey = Survey::of(map, limits.table_bytes_max, interrupt, &mut |_, _, _| Ok(()));
+    let survey = match survey {
+        Err(error) if error.kind() == Kind::Interrupted => return Err(error),
+        // What keeps it from being counted was reported before, or is only size.
+        Err(_) => return Ok(()),
+        Ok(survey) => survey,
+    };
+    let mut known = Known { file: &map.tables.file, window: Vec::new(), start: 0 };
+    let (mut lost, mut place) = (0u64, None);
+    for (count, at) in (0u64..).zip(survey.unused(map, first, size)) {
+        if count.is_multiple_of(4096) {
+            interrupt.check()?;
+        }
+        // What the bitmap calls free is not lost.
+        let in_use = match header {
+            ExtentHeader::SeSparse(header) => known.in_use(header, at),
+            _ => true,
+        };
+        if in_use {
+            lost = lost.saturating_add(1);
+            place.get_or_insert_with(|| Place::new("grain").byte(at));
+        }
+    }
+    if let Some(place) = place {
+        let bytes = lost.saturating_mul(map.grain_bytes);
+        let text = format!("{lost} grains of the file, {bytes} bytes, are named by no table");
+        reporter.add(
+            Finding::warning("vmdk-grain-leak", text)
+                .at(place)
+                .advise("compact the image if you need the space"),
+        );
+    }
+    Ok(())
+}
+
+/// The free bitmap of an seSparse extent, a part at a time.
+struct Known<'a> {
+    file: &'a Arc<dyn Disk>,
+    window: Vec<u8>,
+    start: u64,
+}
+
+impl Known<'_> {
+    fn in_use(&mut self, header: &SeSparse, at: u64) -> bool {
+        let within = at.saturating_sub(header.areas.grains.start);
+        let number = within.checked_div(header.grain_bytes).unwrap_or(0);
+        let byte = number >> 3;
+        let end = self.start.saturating_add(wide(self.window.len()));
+        if !(self.start..end).contains(&byte) {
+            let from = header.areas.free_bitmap.start.saturating_add(byte);
+            self.window = self.file.read_prefix(from, 1 << 16).unwrap_or_default();
+            self.start = byte;
+        }
+        let index = narrow(byte.saturating_sub(self.start));
+        let bits = index.and_then(|index| self.window.get(index)).copied().unwrap_or(0);
+        bits & (1 << (number & 7)) != 0
+    }
 }
 
 struct Walk<'a> {

@@ -41,6 +41,7 @@ mod sesparse;
 mod sparse;
 mod stream;
 mod tables;
+mod whole;
 pub mod write;
 mod writer;
 
@@ -51,8 +52,10 @@ pub use open::{Opened, open};
 pub use probe::{Embedded, Kind, embedded, probe};
 pub use reference::{Purpose, Reference};
 pub use sparse::{SparseFacts, embedded_descriptor, open_sparse};
+pub use whole::Files;
 pub use writer::create::{CreateOptions, Subformat, create};
-pub use writer::{Writer, identity};
+pub use writer::repair::{RepairOptions, Repaired, repair};
+pub use writer::{Compacted, Writer, identity};
 
 /// Unit of every number in a descriptor. Unit: bytes.
 pub const SECTOR_BYTES: u64 = 512;

@@ -157,7 +157,7 @@ impl Tables {
         }
     }
 
-    /// Whether the two tables of a pair can both be read and say different things.
+    /// Whether the two tables of a pair say different things, or only one can be read.
     pub fn differ(&self, index: u64) -> bool {
         let Some(second) = &self.redundant else { return false };
         let [value, copy] = [self.directory.entry(index), second.entry(index)];
@@ -165,7 +165,10 @@ impl Tables {
             return value != copy;
         }
         let tables = (self.read_one(value, index, None), self.read_one(copy, index, None));
-        matches!(tables, (Ok(first), Ok(second)) if first != second)
+        match tables {
+            (Ok(first), Ok(second)) => first != second,
+            (first, second) => first.is_ok() != second.is_ok(),
+        }
     }
 
     /// Reads one table; nothing if it is all zeros.

@@ -155,20 +155,20 @@ fn after_the_size_has_changed() {
         let mut model = Model::new(size, 7);
         let writer = image.writer();
         model.run(&writer, 60, None);
-        for size in [9 * MIB + 512, 700 * MIB] {
+        for size in [9 * MIB + 512, 270 * MIB] {
             writer.resize(size as u64).unwrap();
         }
-        writer.write_at(b"last", 700 * MIB as u64 - 4).unwrap();
+        writer.write_at(b"last", 270 * MIB as u64 - 4).unwrap();
         writer.close().unwrap();
         image.save(path);
         run("qemu-img", &["check", "-f", "vmdk", "disk.vmdk"], path);
-        let write = ["-f", "vmdk", "-c", "write -P 0x77 600M 64k", "disk.vmdk"];
+        let write = ["-f", "vmdk", "-c", "write -P 0x77 260M 64k", "disk.vmdk"];
         run("qemu-io", &write, path);
         let content = raw(path, "disk.vmdk");
-        assert_eq!(content.len(), 700 * MIB);
+        assert_eq!(content.len(), 270 * MIB);
         assert!(content[..size] == *model.bytes() && content.ends_with(b"\0last"));
-        assert!(content[600 * MIB..600 * MIB + 65536].iter().all(|&b| b == 0x77));
+        assert!(content[260 * MIB..260 * MIB + 65536].iter().all(|&b| b == 0x77));
         let read = load(path, "disk.vmdk").read();
-        assert_eq!(read.read_vec(600 * MIB as u64, 2).unwrap(), [0x77; 2]);
+        assert_eq!(read.read_vec(260 * MIB as u64, 2).unwrap(), [0x77; 2]);
     }
 }

@@ -95,10 +95,6 @@ impl Subformat {
     fn is_flat(self) -> bool {
         matches!(self, Subformat::MonolithicFlat | Subformat::TwoGbMaxExtentFlat | Subformat::Vmfs)
     }
-
-    fn is_split(self) -> bool {
-        matches!(self, Subformat::TwoGbMaxExtentSparse | Subformat::TwoGbMaxExtentFlat)
-    }
 }
 
 /// What a new image is to be.
@@ -219,7 +215,6 @@ fn pieces(kind: Subformat, stem: &str, sectors: u64) -> Vec<(u64, String)> {
         Subformat::SeSparse => return vec![(sectors, format!("{stem}-sesparse.vmdk"))],
         _ => return vec![(sectors, format!("{stem}-flat.vmdk"))],
     };
-    debug_assert!(kind.is_split());
     let count = sectors.div_ceil(SPLIT_SECTORS);
     let piece = |index: u64| {
         let done = index.saturating_sub(1).saturating_mul(SPLIT_SECTORS);

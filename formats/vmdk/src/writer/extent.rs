@@ -236,7 +236,7 @@ impl State {
     }
 
     /// What an entry says of a grain at byte `at` of the file.
-    fn encode(&self, at: u64) -> u64 {
+    pub fn encode(&self, at: u64) -> u64 {
         match &self.layout {
             Layout::SeSparse(_) => {
                 let number = self.number(at);

@@ -59,12 +59,20 @@ pub(crate) enum PartKind {
     /// Bytes as they are, from `offset` of a file on.
     Flat { file: usize, offset: u64, writable: bool },
     /// Grains.
-    Sparse { extent: SparseExtent, writable: bool },
+    Sparse { extent: Box<SparseExtent>, writable: bool },
 }
 
 impl Part {
     pub fn end(&self) -> u64 {
         self.start.saturating_add(self.size_bytes.load(Ordering::Acquire))
+    }
+
+    /// The sparse extent, if it is one.
+    pub fn sparse(&self) -> Option<&SparseExtent> {
+        match &self.kind {
+            PartKind::Sparse { extent, .. } => Some(extent),
+            _ => None,
+        }
     }
 
     fn read_only(&self) -> Error {
@@ -84,10 +92,7 @@ impl DiskMap {
     }
 
     pub fn sparse(&self) -> impl Iterator<Item = &SparseExtent> {
-        self.parts.iter().filter_map(|part| match &part.kind {
-            PartKind::Sparse { extent, .. } => Some(extent),
-            _ => None,
-        })
+        self.parts.iter().filter_map(Part::sparse)
     }
 
     pub fn text(&self) -> MutexGuard<'_, DescriptorText> {

@@ -3,28 +3,33 @@
 //! Files, in order: `open` takes an image apart → `map` puts its extents side by side for the
 //! engine → `extent` gives places to grains and says in which order tables are recorded, with
 //! `space` for what was let go and `survey` for what is in use. `text` changes descriptors.
-//! `change` and `resize` are what tools do to an image; `create` makes one, `repair` mends one.
+//! `change`, `resize` and `compact` are what tools do to an image; `create` makes one, `repair`
+//! mends one.
 
 mod change;
+mod compact;
 pub(crate) mod create;
 mod extent;
 mod map;
 mod open;
+pub(crate) mod repair;
 mod resize;
 mod space;
-mod survey;
+pub(crate) mod survey;
 mod text;
 
 use adit_core::{
-    Disk, DiskExt, Error, Extent, Finding, Geometry, Hop, ParentRecord, Problem, ReadRequest,
-    Result, Writable, WritableDisk, WritableImage,
+    Disk, DiskExt, Error, Extent, Finding, Geometry, Hop, ImageFile, ParentRecord, Problem,
+    ReadRequest, Result, Writable, WritableDisk, WritableImage,
 };
 use map::DiskMap;
 use std::hash::{BuildHasher, Hasher};
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub use compact::Compacted;
+pub(crate) use open::descriptor_text;
 pub use open::identity;
 
 /// A VMDK that is written to: its descriptor, its extents, and what lies below them.
@@ -172,4 +177,10 @@ impl Writer {
 /// Numbers that nobody chose, for identities.
 fn random() -> u64 {
     std::collections::hash_map::RandomState::new().build_hasher().finish()
+}
+
+/// A file of an image, to read.
+fn to_read(file: &Arc<dyn ImageFile>) -> Arc<dyn Disk> {
+    let file: Arc<dyn ImageFile> = Arc::clone(file);
+    file
 }

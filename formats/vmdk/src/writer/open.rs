@@ -1,11 +1,11 @@
 //! Taking an image apart before it is written to: everything is looked at once, so that nothing
 //! is written into what is damaged.
 
-use super::Writer;
 use super::extent::{Layout, SparseExtent, State};
 use super::map::{DescriptorText, DiskMap, Part, PartKind};
 use super::survey::Survey;
 use super::text::Text;
+use super::{Writer, to_read};
 use crate::directory::Budget;
 use crate::open::{check_readable, is_sparse, own_line, place};
 use crate::probe::{Kind as FileKind, probe};
@@ -49,7 +49,7 @@ impl Writer {
 ///
 /// Errors: as [`Descriptor::parse`]; `Unsupported` for an extent without descriptor.
 pub fn identity(file: &Arc<dyn ImageFile>, limits: &Limits) -> Result<Vec<u8>> {
-    let disk: Arc<dyn Disk> = Arc::clone(file) as Arc<dyn Disk>;
+    let disk: Arc<dyn Disk> = to_read(file);
     let text = descriptor_text(&disk, limits)?;
     let descriptor = Descriptor::parse(text.text.bytes(), limits)?;
     Ok(format!("{:08x}", descriptor.cid.unwrap_or(0)).into_bytes())
@@ -97,7 +97,7 @@ fn open(
     resolve: &mut dyn FnMut(&Reference) -> Result<Arc<dyn ImageFile>>,
     limits: &Limits,
 ) -> Result<Writer> {
-    let disk: Arc<dyn Disk> = Arc::clone(&file) as Arc<dyn Disk>;
+    let disk: Arc<dyn Disk> = to_read(&file);
     let held = descriptor_text(&disk, limits)?;
     let descriptor = Descriptor::parse(held.text.bytes(), limits)?;
     check_readable(&descriptor)?;
@@ -129,7 +129,7 @@ fn open(
         );
     }
     notes.iter_mut().for_each(|note| note.trail.push(layer.to_owned()));
-    let sources = files.iter().map(|file| Arc::clone(file) as Arc<dyn Disk>).collect();
+    let sources = files.iter().map(to_read).collect();
     let map = DiskMap {
         name: layer.to_owned(),
         files,
@@ -204,7 +204,7 @@ impl Parts<'_> {
                     let state = self.sparse(index, line, file, last).map_err(|error| {
                         error.in_layer(format!("extent {:?}", String::from_utf8_lossy(name)))
                     })?;
-                    PartKind::Sparse { extent: SparseExtent::new(file, state), writable }
+                    PartKind::Sparse { extent: Box::new(SparseExtent::new(file, state)), writable }
                 } else {
                     self.flat(line, file, writable)?
                 }
@@ -264,7 +264,7 @@ impl Parts<'_> {
         let Some(image) = self.files.get(file) else {
             return Err(Error::corrupt(Problem::Missing, "the extent has no file"));
         };
-        let disk: Arc<dyn Disk> = Arc::clone(image) as Arc<dyn Disk>;
+        let disk: Arc<dyn Disk> = to_read(image);
         let header = ExtentHeader::read(&disk)?;
         if header.capacity_bytes() < line.size_bytes() {
             let detail = format!(
@@ -308,7 +308,7 @@ pub(crate) fn state_of(
     limits: &Limits,
 ) -> Result<State> {
     let interrupt = Interrupt::default();
-    let mut refuse = |_, _, error: Error| Err(error.advise("repair the image first"));
+    let mut refuse = |_, _: Option<u64>, error: Error| Err(error.advise("repair the image first"));
     let survey = Survey::of(&map, limits.table_bytes_max, &interrupt, &mut refuse)?;
     let mut state = State {
         map,

@@ -29,7 +29,8 @@ impl Space {
 
     /// Takes the front of a range: at most `most` bytes, in whole `unit`s.
     pub fn take(&mut self, unit: u64, most: u64) -> Option<Range<u64>> {
-        let (&start, &end) = self.0.iter().find(|(start, end)| *end - *start >= unit)?;
+        let (&start, &end) =
+            self.0.iter().find(|(start, end)| end.saturating_sub(**start) >= unit)?;
         let length = end.saturating_sub(start).min(most.max(unit));
         let length = length.saturating_sub(length.checked_rem(unit)?);
         let cut = start.saturating_add(length);

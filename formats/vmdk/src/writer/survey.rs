@@ -1,6 +1,6 @@
 //! Walks every table of a sparse extent, to know what of its file is in use.
 
-use crate::directory::{Directory, entry};
+use crate::directory::{Directory, entry, overlap};
 use crate::grains::GrainMap;
 use crate::tables::Grain;
 use adit_core::bytes::narrow;
@@ -22,14 +22,15 @@ pub(crate) struct Survey {
 }
 
 impl Survey {
-    /// Looks at every entry; `bad` says what to do with one that cannot be: an error ends it.
+    /// Looks at every entry; `bad` says what to do with a table or entry that cannot be: an
+    /// error ends it.
     ///
     /// Errors: `Limit` where the bits of a large file exceed `bits_max` bytes.
     pub fn of(
         map: &GrainMap,
         bits_max: u64,
         interrupt: &Interrupt,
-        bad: &mut dyn FnMut(u64, u64, Error) -> Result<()>,
+        bad: &mut dyn FnMut(u64, Option<u64>, Error) -> Result<()>,
     ) -> Result<Survey> {
         let tables = &map.tables;
         let mut survey = Survey {
@@ -52,9 +53,10 @@ impl Survey {
             } else if probe.is_empty(index) {
                 continue;
             }
-            let table = tables.load(index)?;
-            if !table.is_empty() {
-                survey.table(map, index, &table, bad)?;
+            match tables.load(index) {
+                Ok(table) if table.is_empty() => {}
+                Ok(table) => survey.table(map, index, &table, bad)?,
+                Err(error) => bad(index, None, error)?,
             }
         }
         Ok(survey)
@@ -65,7 +67,7 @@ impl Survey {
         map: &GrainMap,
         index: u64,
         table: &[u8],
-        bad: &mut dyn FnMut(u64, u64, Error) -> Result<()>,
+        bad: &mut dyn FnMut(u64, Option<u64>, Error) -> Result<()>,
     ) -> Result<()> {
         let tables = &map.tables;
         for slot in 0..tables.entries_per_table {
@@ -73,13 +75,13 @@ impl Survey {
                 Grain::Absent | Grain::Zero => continue,
                 Grain::Bad(problem, detail) => {
                     let error = Error::corrupt(problem, detail).at(tables.place(index, slot));
-                    bad(index, slot, error)?;
+                    bad(index, Some(slot), error)?;
                     continue;
                 }
                 Grain::At(at) => at,
             };
             if let Err(error) = self.grain(map, index, slot, at) {
-                bad(index, slot, error.at(tables.place(index, slot)))?;
+                bad(index, Some(slot), error.at(tables.place(index, slot)))?;
             }
         }
         Ok(())
@@ -100,11 +102,45 @@ impl Survey {
         }
         if !self.taken.take(at)? {
             let detail = format!("the grain at byte {at:#x} of the file is used twice");
-            return Err(Error::corrupt(Problem::Overlaps, detail));
+            return Err(Error::corrupt(Problem::Ambiguous, detail));
         }
         self.grains = self.grains.saturating_add(1);
         self.end = self.end.max(end);
         Ok(())
+    }
+
+    /// Places for grains from `first` on that nothing uses and that end by `end`, in order.
+    pub fn unused<'a>(
+        &'a self,
+        map: &'a GrainMap,
+        first: u64,
+        end: u64,
+    ) -> impl Iterator<Item = u64> + 'a {
+        let grain = map.grain_bytes.max(1);
+        self.slots(map, first, end)
+            .filter(move |&at| !self.taken.overlaps(at) && at.saturating_add(grain) <= end)
+    }
+
+    /// Places for grains, whether used or not.
+    pub fn slots<'a>(
+        &'a self,
+        map: &'a GrainMap,
+        first: u64,
+        end: u64,
+    ) -> impl Iterator<Item = u64> + 'a {
+        let grain = map.grain_bytes.max(1);
+        let base = self.taken.base.unwrap_or(0);
+        let past = first.saturating_sub(base).checked_next_multiple_of(grain).unwrap_or(u64::MAX);
+        let start = base.saturating_add(past);
+        let length = map.tables.table_bytes();
+        let step = move |at: &u64| at.checked_add(grain);
+        std::iter::successors(Some(start), step).take_while(move |&at| at < end).filter(
+            move |&at| {
+                let range = at..at.saturating_add(grain);
+                !self.on_table(range.clone(), length)
+                    && !map.tables.metadata.iter().any(|other| overlap(other, &range))
+            },
+        )
     }
 
     /// Whether a range of the file shares a byte with a table.
