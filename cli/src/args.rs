@@ -1,5 +1,9 @@
 //! The command line, with examples for every verb.
 
+mod images;
+
+pub use images::{Create, Force, ImageVerb, Snapshot, Write};
+
 use crate::units::parse_bytes;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
@@ -153,6 +157,8 @@ pub enum Verb {
         after_help = "Examples:\n  adit hash disk.qcow2//p1//etc | (cd /restored/etc && sha256sum -c)\n  adit hash web01.vmdk//p2// -o web01.hashes\n  adit hash --check web01.hashes /restored\n  adit hash disk.qcow2        # what the guest sees, whatever the format of the image"
     )]
     Hash(Hash),
+    #[command(flatten)]
+    Images(ImageVerb),
     /// Show which parts of a disk are in use, as its file systems say
     #[command(
         after_help = "Examples:\n  adit used disk.qcow2\n  adit used --ranges lun.img//web01/web01.vmdk\n  adit convert --used-only disk.qcow2 small.qcow2"

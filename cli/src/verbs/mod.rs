@@ -12,6 +12,7 @@ mod generate;
 mod hash;
 mod heartbeats;
 mod hexdump;
+mod images;
 mod info;
 mod inspect;
 mod list;
@@ -45,6 +46,7 @@ pub fn run(verb: Verb, session: &Session) -> u8 {
         Verb::Find(find) => find::run(session, &find),
         Verb::Tar(tar) => tar::run(session, &tar),
         Verb::Hash(hash) => hash::run(session, &hash),
+        Verb::Images(verb) => images::run(session, &verb),
         Verb::Used { path, ranges, drop_swap } => used::run(session, &path, ranges, drop_swap),
         Verb::Map { path, physical, range } => map::run(session, &path, physical, &range),
         Verb::Explain { place } => explain::run(session, &place),
