@@ -257,8 +257,8 @@ impl Superblock {
 fn checksum1(bytes: &[u8]) -> u32 {
     let own = u64::from(u32_le(bytes, 0xd8).unwrap_or(0));
     let words = bytes.chunks(4).map(|word| match word {
-        &[a, b, c, d] => u64::from(u32::from_le_bytes([a, b, c, d])),
-        &[a, b, ..] => u64::from(u16::from_le_bytes([a, b])),
+        [a, b, c, d] => u64::from(u32::from_le_bytes([*a, *b, *c, *d])),
+        [a, b, ..] => u64::from(u16::from_le_bytes([*a, *b])),
         _ => 0,
     });
     fold(words.fold(0u64, u64::wrapping_add).wrapping_sub(own))

@@ -60,7 +60,8 @@ fn level_5_of_every_version_whole_and_with_one_missing() {
 #[test]
 fn levels_linear_0_1_4_and_10() {
     let mirror = vec![expect(4), expect(4)];
-    let cases: [(i32, u32, Vec<Vec<u8>>, usize, usize); 5] = [
+    type Case = (i32, u32, Vec<Vec<u8>>, usize, usize);
+    let cases: [Case; 5] = [
         (-1, 0, vec![expect(2), [block(2), block(3), block(4)].concat()], 0, 5),
         (0, 0, table(&["0 1 2", "3 4 5"]), 0, 6),
         (1, 0, mirror, 4 * CHUNK, 4),
