@@ -51,6 +51,7 @@ impl Check for Image {
                 report(Finding::error("vhdx-block-missing", text).at(place_of(*index)));
             }
         }
+        report_leak(&map, &claims, file_bytes, report);
         check_shared(claims, report);
         Ok(())
     }
@@ -68,6 +69,24 @@ fn check_memory(claims: &[Claim], limits: &Limits) -> Result<()> {
 fn needed(map: &BlockMap, block: u64) -> u64 {
     let span = map.span(block);
     span.end.saturating_sub(span.start)
+}
+
+/// Space that no block, region or header has. What the writer of the image left for alignment
+/// is no leak.
+fn report_leak(map: &BlockMap, claims: &[Claim], file_bytes: u64, report: &mut dyn FnMut(Finding)) {
+    let fixed = map.taken.iter().map(|range| range.end.saturating_sub(range.start));
+    let whole = |length: u64| length.max(MIB).next_multiple_of(MIB);
+    let blocks = claims.iter().map(|(_, length, _)| {
+        if *length == BITMAP_BLOCK_BYTES { MIB } else { map.metadata.block_bytes.max(*length) }
+    });
+    let used = fixed.map(whole).chain(blocks).fold(0u64, u64::saturating_add);
+    let unused = file_bytes.saturating_sub(used);
+    if unused >= map.metadata.block_bytes.saturating_mul(2) {
+        let text = format!("about {unused} bytes of the file belong to no block");
+        report(
+            Finding::info("vhdx-space-leak", text).advise("compacting the image gives them back"),
+        );
+    }
 }
 
 fn check_shared(mut claims: Vec<Claim>, report: &mut dyn FnMut(Finding)) {

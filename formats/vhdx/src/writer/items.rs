@@ -147,7 +147,7 @@ mod tests {
         items.remove([2; 16]).unwrap();
         assert_eq!(items.value([2; 16]).unwrap(), None);
         items.put([3; 16], 4, &[4; 50]).unwrap();
-        assert_eq!(items.entries().unwrap()[1].offset as usize, TABLE_BYTES);
+        assert_eq!(index(items.entries().unwrap()[1].offset), TABLE_BYTES);
         assert!(items.put([4; 16], 4, &vec![0; 1 << 20]).is_err());
     }
 }
