@@ -93,6 +93,30 @@ fn random_work_on_a_dynamic_image() {
 }
 
 #[test]
+fn the_release_of_blocks_whose_space_others_want() {
+    let (bytes, parent) = base(6 * MIB);
+    for over in [None, Some(parent)] {
+        let (world, start) = match over {
+            None => (made(CreateOptions::dynamic(6 * MIB as u64)), vec![0; 6 * MIB]),
+            Some(_) => (made(CreateOptions::over(record(6 * MIB))), bytes.clone()),
+        };
+        let disk = writer(&world, over.clone());
+        let mut model = Model::of(start, 4);
+        model.write(&disk, 0..2 * MIB + 4096);
+        model.flush(&disk, Some(&world));
+        for block in 0..4 {
+            model.zero(&disk, block * MIB..(block + 1) * MIB);
+            model.write(&disk, (block + 2) * MIB + 100..(block + 2) * MIB + 9000);
+            if block % 2 == 1 {
+                model.flush(&disk, Some(&world));
+            }
+        }
+        model.verify(&disk);
+        verify(&world, &model, over, 12);
+    }
+}
+
+#[test]
 fn random_work_on_a_differencing_image() {
     let (bytes, parent) = base(SIZE);
     for seed in 1..3 {
