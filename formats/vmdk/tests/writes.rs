@@ -2,7 +2,7 @@
 
 mod images;
 
-use adit_core::{MemoryDisk, WritableImage};
+use adit_core::{DiskExt, MemoryDisk, WritableDisk, WritableImage};
 use adit_testkit::Model;
 use adit_vmdk::{CreateOptions, Subformat};
 use images::*;
@@ -74,5 +74,38 @@ fn deltas_read_as_their_parent_until_they_are_written() {
             model.verify(&*image.read());
         }
         assert_eq!(image.damage(&image.world.images()), [], "{options:?}");
+    }
+}
+
+#[test]
+fn from_many_threads_into_the_same_grains_and_others() {
+    for mut options in kinds().into_iter().chain(deltas()) {
+        options.size_bytes = MIB as u64;
+        let parent = options.parent.as_ref().map(|_| MemoryDisk::open("base", noise(MIB, 2)));
+        let image = Image::create(&options, parent);
+        let writer = image.writer();
+        std::thread::scope(|scope| {
+            for thread in 0..4usize {
+                let writer = &writer;
+                scope.spawn(move || {
+                    // Every fourth piece of 3 sectors is this thread's.
+                    for round in 0..2u8 {
+                        for at in (thread * 1536..MIB - 1536).step_by(4 * 1536) {
+                            let fill = [thread as u8 * 2 + round + 1; 1536];
+                            writer.write_at(&fill, at as u64).unwrap();
+                            if at % 7 == 0 {
+                                writer.flush().unwrap();
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        writer.close().unwrap();
+        let read = image.read().read_vec(0, MIB).unwrap();
+        for (index, piece) in read.chunks_exact(1536).take((MIB - 1536) / 1536).enumerate() {
+            assert!(piece.iter().all(|&b| b == (index % 4) as u8 * 2 + 2), "{index} {options:?}");
+        }
+        assert_eq!(image.damage(&image.world.images()), []);
     }
 }

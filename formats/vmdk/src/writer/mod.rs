@@ -1,17 +1,19 @@
 //! Writing into a VMDK: [`Writer`], and what is done to images as a whole.
 //!
 //! Files, in order: `open` takes an image apart → `map` puts its extents side by side for the
-//! engine → `extent` gives places to grains and says in which order tables are recorded, with
-//! `space` for what was let go and `survey` for what is in use. `text` changes descriptors.
-//! `change`, `resize` and `compact` are what tools do to an image; `create` makes one, `repair`
-//! mends one.
+//! engine → `extent` gives places to grains, with `space` for what was let go and `survey` for
+//! what is in use → `record` says in which order tables are written. `text` changes descriptors.
+//! `change`, `resize` and `compact` are what tools do to an image; `create` (with `blank`)
+//! makes one, `repair` mends one.
 
+mod blank;
 mod change;
 mod compact;
 pub(crate) mod create;
 mod extent;
 mod map;
 mod open;
+mod record;
 pub(crate) mod repair;
 mod resize;
 mod space;

@@ -82,6 +82,9 @@ pub(crate) fn descriptor_text(file: &Arc<dyn Disk>, limits: &Limits) -> Result<D
     let bytes = file.read_prefix(range.start, narrow(length).unwrap_or(0))?;
     let room = if alone { limits.text_bytes_max } else { length };
     let text = Text::new(&bytes);
+    if text.bytes().is_empty() {
+        return Err(piece("hosted sparse extent"));
+    }
     Ok(DescriptorText { text, start: range.start, room, alone })
 }
 

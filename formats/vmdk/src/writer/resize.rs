@@ -366,7 +366,7 @@ impl DiskMap {
             let zeroed = self.sparse().next().is_some_and(|extent| {
                 matches!(&extent.read().layout, Layout::Hosted(header) if header.zero_grains())
             });
-            super::create::hosted_extent(&file, sectors, grain.unwrap_or(65536), zeroed, None)?;
+            super::blank::hosted_extent(&file, sectors, grain.unwrap_or(65536), zeroed, None)?;
             format!("RW {sectors} SPARSE \"{name}\"")
         };
         file.flush()?;
