@@ -385,6 +385,32 @@ fn a_file_that_qemu_made_goes_on_under_our_writer() {
     assert_agrees(&world, model.bytes());
 }
 
+#[test]
+fn qemu_replays_the_log_that_was_left_behind() {
+    let options =
+        CreateOptions { block_bytes: Some(MIB as u64), ..CreateOptions::dynamic(4 << 20) };
+    let world = made(&options);
+    let disk = writer(&world, None);
+    let mut model = Model::new(4 * MIB, 5);
+    model.run(&disk, 30, None);
+    model.flush(&disk, None);
+    let mut dirty = world.images().remove(0);
+    // As if the page of the table had not reached its place.
+    dirty[BAT..BAT + PAGE].fill(0);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("image");
+    std::fs::write(&path, dirty).unwrap();
+    let check = Command::new("qemu-img")
+        .args(["check", "-r", "all", "-f", "vhdx"])
+        .arg(&path)
+        .output()
+        .expect("qemu-img must be there");
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
+    let replayed = std::fs::read(&path).unwrap();
+    assert!(!open(replayed.clone()).unwrap().is_dirty());
+    assert_agrees(&World::of(vec![replayed]), model.bytes());
+}
+
 fn repaired(bytes: Vec<u8>, what: RepairOptions) -> (Vec<u8>, Repaired, Vec<String>) {
     let world = World::of(vec![bytes]);
     let mut found = Vec::new();

@@ -148,17 +148,18 @@ pub(super) fn locator(record: &ParentRecord) -> Result<Vec<u8>> {
     let linkage = linkage
         .ok_or_else(|| Error::invalid(Problem::Missing, "the parent has no DataWriteGuid"))?;
     let name = text(&record.name)?;
-    let mut pairs = vec![("parent_linkage", format!("{{{}}}", guid(&linkage)))];
-    if is_absolute(name) {
-        pairs.push(absolute(name));
-    } else {
+    // In the order and the letters of Windows, because there are readers that know no others.
+    let braced = |id: &[u8; 16]| format!("{{{}}}", guid(id).to_ascii_lowercase());
+    let mut pairs = vec![("parent_linkage", braced(&linkage))];
+    match &record.absolute {
+        Some(path) => pairs.push(absolute(text(path)?)),
+        None if is_absolute(name) => pairs.push(absolute(name)),
+        None => {}
+    }
+    if !is_absolute(name) {
         pairs.push(("relative_path", relative(name)));
     }
-    if let Some(path) = &record.absolute {
-        let (key, path) = absolute(text(path)?);
-        pairs.retain(|(known, _)| *known != key);
-        pairs.push((key, path));
-    }
+    pairs.push(("parent_linkage2", braced(&[0; 16])));
     encode(&pairs)
 }
 
