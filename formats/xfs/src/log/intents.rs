@@ -16,6 +16,9 @@ const MAP_ATTRIBUTES: u32 = 1 << 31;
 const MAP_UNWRITTEN: u32 = 1 << 30;
 const MAP_TYPE: u32 = 0xff;
 const MAP_ADD: u32 = 1;
+/// Which change of attributes: those from 4 on are of parent pointers, which nobody is shown.
+const ATTR_OPERATION: u32 = 0xff;
+const PARENT_OPERATIONS: std::ops::RangeInclusive<u32> = 4..=6;
 /// Maps kept; real logs hold a handful.
 const MAPS_MAX: usize = 1 << 16;
 
@@ -41,6 +44,8 @@ struct Intent {
     maps: Vec<(u64, Change)>,
     /// A map of an attribute fork, which is not applied.
     attributes: bool,
+    /// A parent pointer.
+    parent: bool,
 }
 
 /// Changes of files that are still to be made.
@@ -71,7 +76,8 @@ impl Intents {
                 return Err(Error::unsupported(detail));
             }
         };
-        let mut intent = Intent { kind: promise, inode: 0, maps: Vec::new(), attributes: false };
+        let mut intent =
+            Intent { kind: promise, inode: 0, maps: Vec::new(), attributes: false, parent: false };
         match promise {
             kind::BUI => {
                 let count = u32_le(bytes, 4).ok_or_else(cut)?;
@@ -84,7 +90,12 @@ impl Intents {
                     intent.push_map(map).ok_or_else(cut)?;
                 }
             }
-            kind::ATTRI | kind::XMI => intent.inode = u64_le(bytes, 16).unwrap_or(0),
+            kind::ATTRI => {
+                intent.inode = u64_le(bytes, 16).unwrap_or(0);
+                let operation = u32_le(bytes, 24).unwrap_or(0) & ATTR_OPERATION;
+                intent.parent = PARENT_OPERATIONS.contains(&operation);
+            }
+            kind::XMI => intent.inode = u64_le(bytes, 16).unwrap_or(0),
             _ => {}
         }
         self.open.insert(self.next, intent);
@@ -96,10 +107,10 @@ impl Intents {
     /// Says what is open, and keeps what a reader must know.
     pub(super) fn finish(self, notes: &mut Vec<Finding>) -> Pending {
         let mut pending = Pending::default();
-        let mut hidden = [(kind::EFI, 0u64), (kind::RUI, 0), (kind::CUI, 0)];
+        let mut hidden = [(kind::EFI, 0u64), (kind::RUI, 0), (kind::CUI, 0), (kind::ATTRI, 0)];
         for intent in self.open.into_values() {
             match intent.kind {
-                kind::ATTRI => {
+                kind::ATTRI if !intent.parent => {
                     let text = "a change of attributes is in the log and was not finished; the \
                                 attributes are shown as they were in the middle of it";
                     let place = Place::new("inode").index(intent.inode);
@@ -134,11 +145,12 @@ impl Intents {
             );
             notes.push(Finding::info("xfs-intent-maps", text));
         }
-        let [(_, free), (_, reverse), (_, count)] = hidden;
-        if free.saturating_add(reverse).saturating_add(count) > 0 {
+        let [(_, free), (_, reverse), (_, count), (_, parents)] = hidden;
+        if hidden.iter().any(|(_, count)| *count > 0) {
             let text = format!(
                 "accounting that the kernel finishes when it mounts: {free} extents to free, \
-                 {reverse} reverse mappings, {count} reference counts; contents are complete"
+                 {reverse} reverse mappings, {count} reference counts, {parents} parent pointers; \
+                 contents are complete"
             );
             notes.push(Finding::info("xfs-intents", text));
         }
