@@ -8,7 +8,7 @@ use crate::group::Chunk;
 use crate::inode::{ForkKind, Inode, place};
 use crate::layout::format;
 use crate::volume::Xfs;
-use adit_core::{Check, Cursor, Error, Finding, Interrupt, NodeKind, Result};
+use adit_core::{Check, Cursor, DirEntry, Error, Finding, Interrupt, NodeKind, Problem, Result};
 
 /// Findings of one inode that are reported.
 const EACH_MAX: usize = 16;
@@ -105,7 +105,8 @@ impl Xfs {
             }
             for entry in page.entries {
                 if found < EACH_MAX
-                    && let Err(error) = self.find_name(dir, &entry.name)
+                    && !dir.is_local()
+                    && let Err(error) = self.check_name(dir, &entry)
                 {
                     found = found.saturating_add(1);
                     let error = error.in_layer(entry.name.to_string());
@@ -114,6 +115,17 @@ impl Xfs {
             }
             from = page.next;
         }
+    }
+}
+
+impl Xfs {
+    /// Whether the index leads to a name.
+    fn check_name(&self, dir: &Inode, entry: &DirEntry) -> Result<()> {
+        if self.find_hashed(dir, entry.name.as_bytes())? == Some(entry.node.0) {
+            return Ok(());
+        }
+        let detail = "the index does not know the name";
+        Err(Error::corrupt(Problem::Mismatch, detail))
     }
 }
 

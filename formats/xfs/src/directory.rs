@@ -188,7 +188,10 @@ impl Xfs {
         Ok(None)
     }
 
-    fn find_hashed(&self, dir: &Inode, wanted: &[u8]) -> Result<Option<u64>> {
+    /// The inode behind a name as the index tells it, without a search in order.
+    ///
+    /// Errors: `Corrupt` where the index is damaged.
+    pub(crate) fn find_hashed(&self, dir: &Inode, wanted: &[u8]) -> Result<Option<u64>> {
         let hash = match self.superblock().ignores_case() {
             true => hash_ignoring_case(wanted),
             false => hash(wanted),

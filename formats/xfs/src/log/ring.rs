@@ -100,18 +100,7 @@ impl Ring {
     /// Errors: `Corrupt` where the log makes no sense.
     pub(crate) fn find(&self) -> Result<Option<Extent>> {
         let Some(written) = self.find_end()? else { return Ok(None) };
-        let mut records = self.records_before(written)?;
-        if let Some(newest) = records.first() {
-            // What stands before the tail is of no interest, and may be anything.
-            let tail = u64_be(&self.read(*newest, 1)?, 0x18).unwrap_or(0) & 0xffff_ffff;
-            let tail = u32::try_from(tail).unwrap_or(0).min(self.blocks.saturating_sub(1));
-            let written = self.forward(written, 0);
-            let back = self.distance(tail, written);
-            records.retain(|block| {
-                let before = self.distance(*block, written);
-                back == 0 || (before <= back && before > 0)
-            });
-        }
+        let records = self.records_before(written)?;
         if records.is_empty() {
             let detail = "the log has blocks, but no record in reach of its end";
             return Err(Error::corrupt(Problem::Missing, detail).at(self.place(written)));
@@ -197,19 +186,33 @@ impl Ring {
         Ok(None)
     }
 
-    /// Where the last records before a block start, the last one first.
+    /// Where the last records before a block start, the last one first. What stands before the
+    /// tail the last one names is of no interest, and may be anything.
     fn records_before(&self, end: u32) -> Result<Vec<u32>> {
+        let end = self.forward(end, 0);
         let mut found = Vec::new();
-        let mut done = 0;
-        while done < self.blocks && found.len() < IN_FLIGHT {
+        let (mut done, mut reach) = (0, self.blocks);
+        while done < reach && found.len() < IN_FLIGHT {
             let part = self.blocks.saturating_sub(done).min(SCAN_BLOCKS);
             done = done.saturating_add(part);
             let start = self.forward(end, self.blocks.saturating_sub(done));
             let bytes = self.read(start, part)?;
             for (index, block) in bytes.chunks_exact(512).enumerate().rev() {
-                if u32_be(block, 0) == Some(LOG_RECORD_MAGIC) && found.len() < IN_FLIGHT {
-                    let index = u32::try_from(index).unwrap_or(0);
-                    found.push(self.forward(start, index));
+                if u32_be(block, 0) != Some(LOG_RECORD_MAGIC) {
+                    continue;
+                }
+                let at = self.forward(start, u32::try_from(index).unwrap_or(0));
+                if found.is_empty() {
+                    let tail = u64_be(block, 0x18).unwrap_or(0) & 0xffff_ffff;
+                    let tail = u32::try_from(tail).unwrap_or(0);
+                    reach = match self.distance(self.forward(tail, 0), end) {
+                        0 => self.blocks,
+                        distance => distance,
+                    };
+                }
+                let back = self.distance(at, end);
+                if found.len() < IN_FLIGHT && (1..=reach).contains(&back) {
+                    found.push(at);
                 }
             }
         }
