@@ -2,9 +2,14 @@
 
 mod common;
 
-use adit_core::{DiskExt, Kind, Problem};
+use adit_core::{
+    DiskExt, ImageFile, Interrupt, Kind, Limits, Problem, WritableDisk, WritableImage,
+};
+use adit_testkit::World;
+use adit_vhd::writer::{RepairOptions, Writer, repair};
 use adit_vhd::{ParentIdentity, is_damaged, probe};
 use common::*;
+use std::sync::Arc;
 
 /// The kind and problem with which an image is refused.
 fn refusal(bytes: Vec<u8>) -> (Kind, Problem) {
@@ -229,6 +234,7 @@ fn any_damage_without_a_panic() {
         bytes.truncate(cut);
         seal(&mut bytes[..512], 64);
         seal(&mut bytes[512..1536], 36);
+        write_somehow(&bytes);
         let Ok(image) = open(bytes) else { continue };
         let parent = image.references().first().map(|_| parent(9, 3 * BLOCK));
         let Ok(disk) = image.disk("damaged", parent) else { continue };
@@ -239,4 +245,29 @@ fn any_damage_without_a_panic() {
             let _ = disk.explain(at);
         }
     }
+}
+
+/// Writes, resizes and repairs as far as the image lets it.
+fn write_somehow(bytes: &[u8]) {
+    let world = World::of(vec![bytes.to_vec()]);
+    let file: Arc<dyn ImageFile> = Arc::new(Capped(world.file(0)));
+    let limits = Limits::default();
+    let parents = [None, Some(parent(9, 3 * BLOCK))];
+    for parent in parents {
+        let Ok(disk) = Writer::open(Arc::clone(&file), "damaged", parent, &limits) else {
+            continue;
+        };
+        let size = disk.size_bytes();
+        let _ = disk.write_at(&[1; 700], size / 2);
+        let _ = disk.write_zeroes(0..size.min(2 * BLOCK as u64));
+        let _ = disk.flush();
+        let _ = disk.resize((size / 2).next_multiple_of(512));
+        let _ = disk.resize((size * 2).next_multiple_of(512));
+        let _ = disk.compact(&Interrupt::default());
+        let _ = disk.empty();
+        let _ = disk.set_parent(None);
+        let _ = disk.close();
+    }
+    let what = RepairOptions { leaks: true, errors: true };
+    let _ = repair(&file, what, &limits, &mut |_| ());
 }

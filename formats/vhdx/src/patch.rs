@@ -94,9 +94,15 @@ impl Patches {
 
     /// Writes everything into the file itself.
     pub fn write_back(&self, file: &dyn ImageFile) -> Result<()> {
+        let file_bytes = file.size_bytes();
+        if file_bytes < self.view_bytes {
+            file.set_size(self.view_bytes)?;
+        }
         for (&start, &(end, patch)) in &self.ranges {
             match patch {
-                Patch::Zero => file.write_zeroes(start..end)?,
+                // What the file grew by is zero already.
+                Patch::Zero if start >= file_bytes => {}
+                Patch::Zero => file.write_zeroes(start..end.min(file_bytes))?,
                 Patch::Data(at) => {
                     let length = narrow(end.saturating_sub(start)).unwrap_or(0);
                     let from = narrow(at).unwrap_or(usize::MAX);
@@ -104,9 +110,6 @@ impl Patches {
                     file.write_at(bytes.unwrap_or_default(), start)?;
                 }
             }
-        }
-        if file.size_bytes() < self.view_bytes {
-            file.set_size(self.view_bytes)?;
         }
         Ok(())
     }

@@ -437,6 +437,17 @@ fn a_repair_takes_headers_and_region_tables_from_each_other() {
 }
 
 #[test]
+fn a_repair_says_that_regions_are_required_where_qemu_did_not() {
+    let contents = pattern(3 * MIB);
+    let image = qemu_convert(&contents, "block_size=1M,subformat=dynamic");
+    let required = |bytes: &[u8]| [192 << 10, 256 << 10].map(|at| (bytes[at + 44], bytes[at + 76]));
+    assert_eq!(required(&image), [(0, 0); 2]);
+    let (bytes, done, _) = repaired(image, RepairOptions::default());
+    assert_eq!((required(&bytes), done), ([(1, 1); 2], Repaired { fixed: 1, left: 0 }));
+    assert_agrees(&World::of(vec![bytes]), &contents);
+}
+
+#[test]
 fn a_repair_forgets_lost_blocks_only_when_asked_and_cuts_what_is_unused() {
     let mut lost = dynamic(4 * MIB as u64).block(0, FULL, 5).block(1, FULL, 6).bytes();
     put(&mut lost, BAT + 8, &(900u64 << 20 | FULL).to_le_bytes());

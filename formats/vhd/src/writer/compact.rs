@@ -12,6 +12,8 @@ use adit_core::{DiskExt, Error, Interrupt, Problem, Result, Stage, Writable};
 const BATCH_BLOCKS: u64 = 256;
 /// What is read together. Unit: bytes.
 const PIECE_BYTES: u64 = 1 << 20;
+/// Larger blocks are not moved, because a move holds one in memory. Unit: bytes.
+const MOVED_BYTES_MAX: u64 = 64 << 20;
 
 pub(super) fn compact(image: &Writable<Blocks>, interrupt: &Interrupt) -> Result<u64> {
     if image.map().state().tables.is_none() {
@@ -100,6 +102,9 @@ fn move_last(map: &Blocks) -> Result<(Vec<Stage>, bool)> {
     let (block, target) = {
         let mut state = map.state_mut();
         let tables = state.tables_mut()?;
+        if tables.slot_bytes() > MOVED_BYTES_MAX {
+            return Ok((Vec::new(), false));
+        }
         let places = (0..tables.header.blocks).filter_map(|b| Some((tables.slot(b)?, b)));
         let Some((last, block)) = places.max() else { return Ok((Vec::new(), false)) };
         match tables.slots.free.first().copied() {
@@ -120,6 +125,10 @@ pub(super) fn move_block(map: &Blocks, block: u64, target: u64) -> Result<Vec<St
         let tables = state.tables()?;
         (tables.slot(block), tables.slot_bytes())
     };
+    if length > MOVED_BYTES_MAX.saturating_mul(8) {
+        return Err(Error::unsupported(format!("moving blocks of {length} bytes"))
+            .advise("convert the image to smaller blocks"));
+    }
     let missing = || Error::corrupt(Problem::Missing, format!("block {block} is not allocated"));
     let slot = slot.ok_or_else(missing)?;
     let mut copy = Stage::new();

@@ -438,12 +438,13 @@ impl Blocks {
         let tables = state.tables()?;
         let mut slots =
             (0..tables.header.blocks).filter_map(|block| Some((block, tables.slot(block)?)));
-        let last = slots.find(|(_, slot)| tables.slot_range(*slot).contains(&old_file_bytes));
+        let old_tail = old_file_bytes.saturating_sub(SECTOR_BYTES);
+        let last = slots.find(|(_, slot)| tables.slot_range(*slot).contains(&old_tail));
         let Some((block, slot)) = last else { return Ok(None) };
         let start = block.saturating_mul(tables.header.block_bytes);
         let held = state.footer.current_size.saturating_sub(start);
         let data = slot.saturating_add(tables.header.bitmap_bytes);
-        let from = data.saturating_add(held.min(tables.header.block_bytes));
+        let from = data.saturating_add(held.min(tables.header.block_bytes)).max(old_tail);
         let end = old_file_bytes.min(tables.slot_range(slot).end);
         let length = narrow(end.saturating_sub(from)).unwrap_or(0);
         Ok((length > 0).then(|| vec![write(from, vec![0; length])]))

@@ -149,6 +149,15 @@ fn batmap(file: &dyn Disk, footer: &Footer, header: &Header) -> Result<Option<Ba
 
 /// Finds the end of everything and the free places, and that no two things share bytes.
 fn settle(state: &mut State, file_bytes: u64) -> Result<()> {
+    let tables = state.tables()?;
+    let count = (0..tables.header.blocks).filter(|block| tables.slot(*block).is_some()).count();
+    // The last block may be cut off; more than fit beside each other overlap.
+    if wide(count).saturating_sub(1).saturating_mul(tables.slot_bytes()) > file_bytes {
+        let text = format!("{count} blocks cannot stand beside each other in the file");
+        return Err(Error::corrupt(Problem::Overlaps, text)
+            .at(Place::new("block allocation table"))
+            .advise("`check` lists every bad entry; nothing is written before they are right"));
+    }
     let used = state.used()?;
     let tables = state.tables()?;
     let metadata = tables.metadata();

@@ -72,7 +72,13 @@ fn check_zero(image: &Writable<Blocks>, range: Range<u64>) -> Result<()> {
 
 fn resized(footer: &RawFooter, size_bytes: u64) -> RawFooter {
     let (cylinders, heads, sectors) = geometry(size_bytes);
-    RawFooter { current_size: size_bytes, cylinders, heads, sectors, ..footer.clone() }
+    let mut footer =
+        RawFooter { current_size: size_bytes, cylinders, heads, sectors, ..footer.clone() };
+    // Readers would take the size of these two from the geometry, which is smaller.
+    if matches!(&footer.creator_application, b"vpc " | b"qemu") {
+        (footer.creator_application, footer.creator_version) = (*b"adit", 0x0001_0000);
+    }
+    footer
 }
 
 /// The disk, then the footer: the footer goes to where it will be before it says so.
@@ -231,7 +237,7 @@ fn move_locators(map: &Blocks, state: &mut State, zone: &Range<u64>) -> Result<V
 
 fn grow(map: &Blocks, size_bytes: u64) -> Result<Vec<Stage>> {
     let mut state = map.state_mut();
-    let mut stages = vec![clear_last_block(&state)?];
+    let mut stages = vec![clear_last_block(map, &state)?];
     stages.extend(state.move_tail()?);
     let spare = std::mem::take(&mut state.tables_mut()?.changed_sectors);
     let tables = state.tables()?;
@@ -248,13 +254,24 @@ fn grow(map: &Blocks, size_bytes: u64) -> Result<Vec<Stage>> {
 }
 
 /// The last block may hold anything past the end of the disk.
-fn clear_last_block(state: &State) -> Result<Stage> {
+fn clear_last_block(map: &Blocks, state: &State) -> Result<Stage> {
     let (tables, size) = (state.tables()?, state.footer.current_size);
     let inside = size.checked_rem(tables.header.block_bytes).unwrap_or(0);
     let last = tables.slot(size.checked_div(tables.header.block_bytes).unwrap_or(0));
     let Some(slot) = last.filter(|_| inside != 0) else { return Ok(Stage::new()) };
     let data = slot.saturating_add(tables.header.bitmap_bytes);
-    Ok(zeros(data.saturating_add(inside), data.saturating_add(tables.header.block_bytes)))
+    let mut stage = Stage::new();
+    let (mut at, end) =
+        (data.saturating_add(inside), data.saturating_add(tables.header.block_bytes));
+    while at < end {
+        let length = end.saturating_sub(at).min(PIECE_BYTES);
+        let held = map.file_disk().read_prefix(at, narrow(length).unwrap_or(0))?;
+        if !all_zero(&held) {
+            stage.push(write(at, vec![0; held.len()]));
+        }
+        at = at.saturating_add(length);
+    }
+    Ok(stage)
 }
 
 /// The table gets its room. What is new of it counts for nothing until the footer says so.

@@ -110,9 +110,16 @@ fn check_entries(state: &State, file_bytes: u64) -> Result<()> {
         }
         Ok(())
     };
+    let mut count = 0u64;
     for block in 0..state.shape.blocks {
         let index = state.shape.payload_entry(block);
         let (kind, offset) = state.block(block);
+        count = count.saturating_add(u64::from(matches!(kind, FULL | PARTIAL)));
+        // The last block may be cut off; more than fit beside each other overlap.
+        if count.saturating_sub(1).saturating_mul(state.metadata.block_bytes) > file_bytes {
+            let text = "more blocks than the file has room for".to_owned();
+            return refuse(index, Problem::Overlaps, text);
+        }
         match kind {
             0..=3 | 5 => {}
             PARTIAL if !differencing || state.bitmap_block(block).is_none() => {

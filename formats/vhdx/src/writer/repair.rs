@@ -6,7 +6,7 @@ use super::map::Blocks;
 use super::resize::region_table;
 use super::{as_disk, compact, open};
 use crate::Image;
-use crate::layout::{REGION_TABLE_OFFSETS, TABLE_BYTES};
+use crate::layout::{REGION_BAT, REGION_METADATA, REGION_TABLE_OFFSETS, RawRegion, TABLE_BYTES};
 use crate::map::{Block, BlockMap, Held, place_of};
 use crate::regions::table;
 use adit_core::{
@@ -89,7 +89,7 @@ fn settle(file: &Arc<dyn ImageFile>, limits: &Limits, cut: bool) -> Result<()> {
 fn region_tables(file: &Arc<dyn ImageFile>, report: &mut dyn FnMut(Finding)) -> Result<u64> {
     let [first, second] = REGION_TABLE_OFFSETS;
     let (good, bad) = match (table(&**file, first), table(&**file, second)) {
-        (Ok(one), Ok(other)) if one == other => return Ok(0),
+        (Ok(one), Ok(other)) if one == other => return require_regions(file, &one, report),
         (Ok(_), _) => (first, second),
         (Err(_), Ok(_)) => (second, first),
         (Err(error), Err(_)) => return Err(error),
@@ -102,6 +102,28 @@ fn region_tables(file: &Arc<dyn ImageFile>, report: &mut dyn FnMut(Finding)) -> 
         Finding::warning("vhdx-region-table-written", text)
             .at(Place::new("region table").byte(bad)),
     );
+    Ok(1)
+}
+
+/// Table and metadata are required regions; qemu does not say so, and then VirtualBox does not
+/// open the image.
+fn require_regions(
+    file: &Arc<dyn ImageFile>,
+    entries: &[RawRegion],
+    report: &mut dyn FnMut(Finding),
+) -> Result<u64> {
+    let known = |raw: &&RawRegion| matches!(raw.guid, REGION_BAT | REGION_METADATA);
+    if entries.iter().filter(known).all(|raw| raw.required & 1 != 0) {
+        return Ok(0);
+    }
+    let [first, second] = REGION_TABLE_OFFSETS;
+    let bytes = region_table(&file.read_vec(first, TABLE_BYTES)?, None)?;
+    for at in [second, first] {
+        file.write_at(&bytes, at)?;
+        file.flush()?;
+    }
+    let text = "the regions did not say that they are required; now they do";
+    report(Finding::info("vhdx-regions-required", text).at(Place::new("region table").byte(first)));
     Ok(1)
 }
 

@@ -88,7 +88,7 @@ pub(super) fn resize(map: &Blocks, size_bytes: u64) -> Result<Vec<Stage>> {
         return shrink(&mut state, metadata, &items);
     }
     let old_blocks = state.shape.blocks;
-    let mut stages = vec![clear_last_block(&state)];
+    let mut stages = vec![clear_last_block(map, &state)?];
     stages.extend(fit_table(map, &mut state, metadata)?);
     if state.metadata.fixed {
         for block in old_blocks..state.shape.blocks {
@@ -124,21 +124,25 @@ fn shrink(state: &mut State, metadata: Metadata, items: &Items) -> Result<Vec<St
 }
 
 /// The last block may hold anything past the end of the disk. Data need no log.
-fn clear_last_block(state: &State) -> Stage {
+fn clear_last_block(map: &Blocks, state: &State) -> Result<Stage> {
     let (size, block_bytes) = (state.metadata.size_bytes, state.metadata.block_bytes);
     let inside = size.checked_rem(block_bytes).unwrap_or(0);
     let (kind, at) = state.block(size.checked_div(block_bytes).unwrap_or(0));
     let mut stage = Stage::new();
     if inside == 0 || !matches!(kind, FULL | PARTIAL) {
-        return stage;
+        return Ok(stage);
     }
     let mut from = inside;
     while from < block_bytes {
         let length = block_bytes.saturating_sub(from).min(PIECE_BYTES);
-        stage.push(write(at.saturating_add(from), vec![0; narrow(length).unwrap_or(0)]));
+        let place = at.saturating_add(from);
+        let held = map.file_disk().read_prefix(place, narrow(length).unwrap_or(0))?;
+        if !all_zero(&held) {
+            stage.push(write(place, vec![0; held.len()]));
+        }
         from = from.saturating_add(length);
     }
-    stage
+    Ok(stage)
 }
 
 /// Gives the table the room that other metadata need: where it is, or else in a new region.

@@ -322,3 +322,58 @@ pub fn qemu_convert(contents: &[u8], options: &str) -> Vec<u8> {
     assert!(status.success());
     std::fs::read(&image).unwrap()
 }
+
+/// A file that refuses to become larger than tests have memory for.
+#[derive(Debug)]
+pub struct Capped(pub Arc<dyn adit_core::ImageFile>);
+
+const CAP: u64 = 64 << 20;
+
+fn too_large(end: u64) -> Result<()> {
+    if end <= CAP { Ok(()) } else { Err(adit_core::Error::unsupported("the test's file is full")) }
+}
+
+impl Disk for Capped {
+    fn geometry(&self) -> adit_core::Geometry {
+        self.0.geometry()
+    }
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.0.read_at(buf, offset)
+    }
+    fn read_batch(&self, batch: &mut [adit_core::ReadRequest<'_>]) -> Result<()> {
+        self.0.read_batch(batch)
+    }
+    fn extent_at(&self, offset: u64) -> Result<adit_core::Extent> {
+        self.0.extent_at(offset)
+    }
+    fn as_file(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        None
+    }
+    fn explain(&self, offset: u64) -> Result<adit_core::Hop> {
+        self.0.explain(offset)
+    }
+}
+
+impl adit_core::WritableDisk for Capped {
+    fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
+        too_large(offset.saturating_add(buf.len() as u64))?;
+        self.0.write_at(buf, offset)
+    }
+    fn write_zeroes(&self, range: std::ops::Range<u64>) -> Result<()> {
+        too_large(range.end)?;
+        self.0.write_zeroes(range)
+    }
+    fn discard(&self, range: std::ops::Range<u64>) -> Result<()> {
+        self.0.discard(range)
+    }
+    fn flush(&self) -> Result<()> {
+        self.0.flush()
+    }
+}
+
+impl adit_core::ImageFile for Capped {
+    fn set_size(&self, size_bytes: u64) -> Result<()> {
+        too_large(size_bytes)?;
+        self.0.set_size(size_bytes)
+    }
+}
