@@ -48,6 +48,10 @@ pub(crate) struct Counts {
 /// QEMU opens no image with a larger refcount table. Unit: bytes.
 const TABLE_BYTES_MAX: u64 = 8 << 20;
 
+/// A power cut may lose the end of a file whose refcounts are there; not more of it than this.
+/// Unit: bytes.
+const PAST_END_BYTES_MAX: u64 = 256 << 20;
+
 /// Offsets are shorter than this. Unit: bytes.
 const FILE_BYTES_MAX: u64 = 1 << 56;
 
@@ -65,6 +69,7 @@ impl Counts {
         let length = narrow(place.end.saturating_sub(place.start)).unwrap_or(0);
         let bytes = file.read_vec(place.start, length).map_err(|error| error.at(at()))?;
         let table: Vec<u64> = words(&bytes).map(|word| word & entry::OFFSET).collect();
+        let size_bytes = file.size_bytes();
         let order = header.refcount_bits.trailing_zeros();
         let cluster = header.cluster;
         let per_block = Power::new(cluster.bits().saturating_add(3).saturating_sub(order));
@@ -95,6 +100,13 @@ impl Counts {
             next: 0,
         };
         counts.next = counts.find_end()?;
+        let past = cluster.times(counts.next).saturating_sub(size_bytes);
+        if past > PAST_END_BYTES_MAX.max(size_bytes) {
+            let detail = format!("refcounts reach {past} bytes past the end of the file");
+            return Err(Error::corrupt(Problem::OutOfRange, detail)
+                .at(Place::new("refcount").index(counts.next))
+                .advise(REPAIR));
+        }
         counts.scan_end = counts.next;
         counts.check_head(header)?;
         Ok(counts)
@@ -110,7 +122,7 @@ impl Counts {
         self.table_place.clone()
     }
 
-    /// End of what is in use.
+    /// Behind the last cluster in use: what is from here on cannot be referred to.
     pub(crate) fn end(&self) -> u64 {
         self.next
     }

@@ -98,7 +98,11 @@ impl State {
 
     /// Lets go of a whole L2 table and all it names.
     fn drop_table(&mut self, l1_index: u64) -> Result<()> {
-        let Some(table) = self.table(l1_index)? else { return Ok(()) };
+        let Some(table) = self.table(l1_index)? else {
+            // An entry that has marks, and no table.
+            self.set_l1(l1_index, 0);
+            return Ok(());
+        };
         let mut gone = Vec::new();
         for index in 0..self.header.l2.size() {
             gone.push(self.raw(table, index)?);
@@ -116,6 +120,9 @@ impl State {
     fn cut_in_table(&mut self, from: u64, end: u64) -> Result<()> {
         let nothing = RawEntry { word: 0, bitmap: 0 };
         let mut guest = from;
+        if self.table(self.header.l1_span().index(from))?.is_none() {
+            return Ok(());
+        }
         while guest < end {
             let old = self.find(guest)?.map_or(nothing, |here| here.raw);
             if old.word != 0 || old.bitmap != 0 {

@@ -135,6 +135,11 @@ impl State {
         let (unit, piece) = self.kind.piece(raw, start, self.cluster().within(guest));
         let unit = match unit {
             Unit::Data(host) if self.is_table(host) => Unit::Bad(self.over_table(host)),
+            Unit::Data(_) | Unit::ZeroAllocated if self.is_uncounted(raw.word) => {
+                let host = raw.word & entry::OFFSET;
+                let detail = format!("a data cluster at {host:#x}, behind all that is counted");
+                Unit::Bad(Error::corrupt(Problem::OutOfRange, detail))
+            }
             unit => unit,
         };
         let unit = match unit {
@@ -153,6 +158,10 @@ impl State {
 
     fn is_table(&self, host: u64) -> bool {
         !self.data_file() && self.counts.is_table(self.cluster().index(host))
+    }
+
+    fn is_uncounted(&self, word: u64) -> bool {
+        !self.data_file() && self.cluster().index(word & entry::OFFSET) >= self.counts.end()
     }
 
     fn over_table(&self, host: u64) -> Error {
