@@ -109,7 +109,7 @@ fn an_image_of_the_largest_size_is_made_at_once() {
 
 #[test]
 fn resizing_gives_what_qemu_reads_and_room_that_was_asked_for_is_used() {
-    let (small, large) = (3 * MIB, 100 * MIB);
+    let (small, large) = (3 * MIB, 300 * MIB);
     let options = CreateOptions { block_bytes: 512 << 10, ..CreateOptions::dynamic(small as u64) };
     for room_bytes in [0, large as u64] {
         let world = made(&CreateOptions { room_bytes, ..options.clone() });
