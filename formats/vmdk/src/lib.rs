@@ -6,13 +6,16 @@
 //! - [`open`]: the disk, once somebody has found those files. [`Descriptor::accepts_parent`]
 //!   tells whether a parent is the right one.
 //! - [`check_sparse`]: every table of a sparse extent, and every compressed grain.
+//! - [`Files`]: a disk with all its extents, to be checked.
+//! - [`Writer`]: a disk to write to; [`create`] makes a new one, [`repair()`] mends an extent.
 //! - [`open_sparse`]: a sparse file that was opened by itself; [`embedded_descriptor`] is the
 //!   text in it.
 //!
 //! Files, in order: `probe` → `descriptor` (lines, with `extent` for the extent lines) →
 //! `reference` and `parent` → `open`, which joins flat extents, zeros and what `sparse` opens:
 //! `hosted` (with `stream`), `cowd` and `sesparse` read headers (`layout`) and a `directory`;
-//! `grains` maps through `tables`, and `inflate` decodes grains.
+//! `grains` maps through `tables`, and `inflate` decodes grains. `check` and `whole` verify them.
+//! `writer` changes images in place; `write` lays out new ones front to back, for converters.
 #![forbid(unsafe_code)]
 #![deny(
     clippy::arithmetic_side_effects,

@@ -82,6 +82,36 @@ fn has_a_damaged_directory() {
 }
 
 #[test]
+fn has_a_damaged_copy_of_the_directory_though_its_tables_are_empty() {
+    for value in [0x7fff_ffff, 0, 1] {
+        let mut bytes = hosted().grain(0, 7).bytes;
+        put32(&mut bytes, common::REDUNDANT + 8, value);
+        let error = refusal(bytes);
+        assert_eq!(error.kind(), Kind::Corrupt);
+        assert!(error.advice().unwrap().contains("repair"));
+    }
+}
+
+#[test]
+fn lets_one_extent_reach_into_another() {
+    for lines in [
+        "RW 8 FLAT \"a\" 0\nRW 8 FLAT \"a\" 7\n",
+        "RW 1 FLAT \"d\" 0\n",
+        "RW 8 FLAT \"x\" 0\nRW 96 SPARSE \"x\"\n",
+    ] {
+        let text = format!("version=1\nCID=1\nparentCID=ffffffff\ncreateType=\"custom\"\n{lines}");
+        let mut text = text.into_bytes();
+        text.resize(SECTOR, b'\n');
+        let files = [("d", text), ("a", vec![7; 16 * SECTOR]), ("x", Hosted::new(96).bytes)];
+        let files = files.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect();
+        let mut image = Image::of("d", files);
+        image.name = "d".to_owned();
+        let error = image.try_writer().unwrap_err();
+        assert_eq!(error.problem(), Problem::Overlaps, "{lines}");
+    }
+}
+
+#[test]
 fn is_one_extent_without_its_descriptor() {
     for bytes in [Hosted::new(96).bytes, common::cowd(&[]), common::sesparse(), vec![0; 4096]] {
         let error = refusal(bytes);

@@ -68,10 +68,7 @@ impl DiskMap {
         if modified.is_some_and(|uuid| uuid.len() == 36 && uuid.bytes().any(|b| b > b'0')) {
             text.set("ddb.uuid.modification", uuid().as_bytes());
         }
-        text.comment_out("changeTrackPath");
-        if descriptor.version == Some(3) {
-            text.set("version", b"1");
-        }
+        text.end_tracking(&descriptor);
         let mut stages = self.rewrite(&mut held, text)?;
         drop(held);
         stages.push(self.each_extent(|state| match &mut state.layout {

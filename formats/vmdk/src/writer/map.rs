@@ -26,6 +26,8 @@ pub(crate) struct DiskMap {
     pub unit_bytes: u64,
     pub descriptor: Mutex<DescriptorText>,
     pub limits: Limits,
+    /// Memory that waits for a flush. Unit: bytes.
+    pub dirty_bytes: AtomicU64,
 }
 
 /// The descriptor as it stands in the first file.
@@ -240,7 +242,8 @@ impl WritableMap for DiskMap {
             PartKind::Zero => Ok(Unmapped { length, done: true }),
             PartKind::Sparse { extent, writable: true } => {
                 let local = local..local.saturating_add(length);
-                extent.write().unmap(&local, why, self.parent.is_some())
+                let mut state = extent.write();
+                self.counted(&mut state, |state| state.unmap(&local, why, self.parent.is_some()))
             }
             PartKind::Flat { writable: true, .. } => {
                 Ok(Unmapped { length, done: why == Unmap::Discard })
@@ -270,7 +273,10 @@ impl WritableMap for DiskMap {
             let ranges = extent.write().flushed();
             ranges.into_iter().map(|range| (extent.file, range)).collect::<Vec<_>>()
         };
-        self.sparse().flat_map(free).collect()
+        let freed = self.sparse().flat_map(free).collect();
+        let dirty = self.sparse().map(|extent| extent.read().dirty_bytes()).sum();
+        self.dirty_bytes.store(dirty, Ordering::Release);
+        freed
     }
 
     fn finish(&self) -> Result<Vec<Stage>> {
@@ -278,7 +284,7 @@ impl WritableMap for DiskMap {
     }
 
     fn dirty_bytes(&self) -> u64 {
-        self.sparse().map(|extent| extent.read().dirty_bytes()).sum()
+        self.dirty_bytes.load(Ordering::Acquire)
     }
 }
 
@@ -298,6 +304,19 @@ impl DiskMap {
         })
     }
 
+    /// Does something to an extent, and counts what then waits for a flush.
+    fn counted<T>(
+        &self,
+        state: &mut super::extent::State,
+        op: impl FnOnce(&mut super::extent::State) -> T,
+    ) -> T {
+        let before = state.dirty_bytes();
+        let answer = op(state);
+        let more = state.dirty_bytes().saturating_sub(before);
+        self.dirty_bytes.fetch_add(more, Ordering::AcqRel);
+        answer
+    }
+
     fn settle(
         &self,
         placement: &Placement,
@@ -308,6 +327,7 @@ impl DiskMap {
         let PartKind::Sparse { extent, .. } = &part.kind else { return Ok(()) };
         let local = |at: u64| at.saturating_sub(part.start);
         let covers = local(fresh.covers.start)..local(fresh.covers.end);
-        op(&mut extent.write(), covers, fresh.token)
+        let mut state = extent.write();
+        self.counted(&mut state, |state| op(state, covers, fresh.token))
     }
 }

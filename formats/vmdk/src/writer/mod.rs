@@ -140,7 +140,7 @@ impl WritableImage for Writer {
     /// Grows the disk, or cuts zeros off a flat one.
     ///
     /// Errors: `Unsupported` for seSparse extents, for a split disk that would need another
-    /// file ([`extend`](crate::extend) makes it), for sparse disks that shrink, and for disks
+    /// file ([`Writer::extend`] makes it), for sparse disks that shrink, and for disks
     /// smaller than their parent; `Invalid` for data that would be cut off.
     fn resize(&self, size_bytes: u64) -> Result<()> {
         self.altered(|| self.inner.alter(|map| Ok((map.resize(size_bytes)?, ()))))

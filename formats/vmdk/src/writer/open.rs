@@ -6,7 +6,7 @@ use super::map::{DescriptorText, DiskMap, Part, PartKind};
 use super::survey::Survey;
 use super::text::Text;
 use super::{Writer, to_read};
-use crate::directory::Budget;
+use crate::directory::{Budget, overlap};
 use crate::open::{check_readable, is_sparse, own_line, place};
 use crate::probe::{Kind as FileKind, probe};
 use crate::sparse::ExtentHeader;
@@ -123,6 +123,7 @@ fn open(
         parts.push(index, line, own == Some(index))?;
     }
     let Parts { files, parts, mut notes, .. } = parts;
+    check_apart(&files, &parts)?;
     if let Some(path) = &descriptor.change_track_path {
         let text =
             format!("the first write ends change tracking in {:?}", String::from_utf8_lossy(path));
@@ -143,6 +144,7 @@ fn open(
         size_bytes: AtomicU64::new(descriptor.size_bytes),
         descriptor: std::sync::Mutex::new(held),
         limits: limits.clone(),
+        dirty_bytes: AtomicU64::new(0),
     };
     Ok(Writer::new(map, notes))
 }
@@ -160,6 +162,52 @@ fn check_parent(descriptor: &Descriptor, parent: Option<&Arc<dyn Disk>>) -> Resu
         }
         _ => Ok(()),
     }
+}
+
+/// Errors: `Corrupt` if what the guest writes in one place would change another.
+fn check_apart(files: &[Arc<dyn ImageFile>], parts: &[Part]) -> Result<()> {
+    let overlaps = |what: &str| {
+        Err(Error::corrupt(Problem::Overlaps, format!("{what}: a write to one changes the other"))
+            .at(Place::new("VMDK descriptor").field("extents")))
+    };
+    let mut flat: Vec<(usize, u64, u64)> = Vec::new();
+    for part in parts {
+        let file = match &part.kind {
+            PartKind::Zero => continue,
+            PartKind::Sparse { extent, .. } => extent.file,
+            PartKind::Flat { file, offset, .. } => {
+                let length = part.end().saturating_sub(part.start);
+                flat.push((*file, *offset, offset.saturating_add(length)));
+                *file
+            }
+        };
+        if file != 0 && is_same(files.first(), files.get(file))? {
+            return overlaps("an extent is the file of the descriptor");
+        }
+    }
+    flat.sort_unstable();
+    let mut pairs = flat.iter().zip(flat.iter().skip(1));
+    if pairs.any(|(a, b)| a.0 == b.0 && b.1 < a.2) {
+        return overlaps("two flat extents share bytes of a file");
+    }
+    let sparse = |file: usize| {
+        parts.iter().any(|part| part.sparse().is_some_and(|extent| extent.file == file))
+    };
+    if flat.iter().any(|(file, ..)| *file == 0 || sparse(*file)) {
+        return overlaps("a flat extent lies in the file of another or of the descriptor");
+    }
+    Ok(())
+}
+
+/// Whether two files are one, as far as their bytes tell: whoever found them may have opened one
+/// file twice.
+fn is_same(a: Option<&Arc<dyn ImageFile>>, b: Option<&Arc<dyn ImageFile>>) -> Result<bool> {
+    let (Some(a), Some(b)) = (a, b) else { return Ok(false) };
+    if Arc::ptr_eq(a, b) {
+        return Ok(true);
+    }
+    Ok(a.size_bytes() == b.size_bytes()
+        && a.read_prefix(0, 64 << 10)? == b.read_prefix(0, 64 << 10)?)
 }
 
 /// The power of two of which every grain is a part; the whole disk where grains stand askew.
@@ -291,6 +339,14 @@ impl Parts<'_> {
         if let Some(damage) = notes.iter().find(|note| note.severity == Severity::Error) {
             return Err(Error::corrupt(Problem::Mismatch, damage.text.clone())
                 .advise("repair the image first"));
+        }
+        let ranges = &map.tables.metadata;
+        let apart = |(index, range): (usize, &std::ops::Range<u64>)| {
+            ranges.iter().skip(index.saturating_add(1)).all(|other| !overlap(range, other))
+        };
+        if !ranges.iter().enumerate().all(apart) {
+            let detail = "header, descriptor and directories overlap";
+            return Err(Error::corrupt(Problem::Overlaps, detail).at(place(line)));
         }
         self.notes.extend(notes);
         map.size_bytes = line.size_bytes();

@@ -13,11 +13,13 @@ use super::extent::{Layout, State, Steps};
 use crate::SECTOR_BYTES;
 use crate::directory::Directory;
 use crate::sesparse::Areas;
-use adit_core::Result;
 use adit_core::bytes::{narrow, wide};
+use adit_core::{Error, Problem, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+/// Ranges of free space that are remembered; more are lost until the image is compacted.
+const FREE_RANGES_MAX: usize = 1 << 16;
 /// seSparse grains are taken in whole bytes of the bitmap. Unit: grains.
 const SESPARSE_BATCH: u64 = 8;
 
@@ -31,7 +33,12 @@ impl State {
         for (index, sectors) in std::mem::take(&mut self.changed) {
             let tables = &self.map.tables;
             let Some(table) = tables.changed.get(&index) else { continue };
-            let at = tables.table_start(tables.directory.entry(index))?;
+            let value = tables.directory.entry(index);
+            if value == 0 {
+                let detail = format!("grain table {index} has no place");
+                return Err(Error::corrupt(Problem::Missing, detail));
+            }
+            let at = tables.table_start(value)?;
             let copy = match &tables.redundant {
                 Some(redundant) => Some(tables.table_start(redundant.entry(index))?),
                 None => None,
@@ -91,6 +98,7 @@ impl State {
         }
         let freed: Vec<Range<u64>> = self.freeing.ranges().collect();
         self.free.append(&mut self.freeing);
+        self.free.keep(FREE_RANGES_MAX);
         freed
     }
 }

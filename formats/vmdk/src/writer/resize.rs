@@ -53,8 +53,8 @@ impl DiskMap {
         if let Some(cylinders) = geometry(&descriptor, size_bytes) {
             text.set("ddb.geometry.cylinders", cylinders.to_string().as_bytes());
         }
-        // Change tracking counts the blocks of a disk of one size.
-        text.comment_out("changeTrackPath");
+        // The list of changed blocks is one for a disk of the old size.
+        text.end_tracking(&descriptor);
         let cut = if size_bytes < old { Some(self.cut(part, size)?) } else { None };
         stages.extend(self.rewrite(&mut held, text)?);
         stages.extend(cut);
@@ -377,7 +377,7 @@ impl DiskMap {
         if let Some(cylinders) = geometry(&descriptor, disk_bytes) {
             text.set("ddb.geometry.cylinders", cylinders.to_string().as_bytes());
         }
-        text.comment_out("changeTrackPath");
+        text.end_tracking(&descriptor);
         stages.extend(self.rewrite(&mut held, text)?);
         Ok(stages)
     }

@@ -50,6 +50,13 @@ impl Space {
         std::mem::take(other).ranges().for_each(|range| self.add(range));
     }
 
+    /// Forgets the last ranges where there are more than `most`.
+    pub fn keep(&mut self, most: usize) {
+        while self.0.len() > most {
+            self.0.pop_last();
+        }
+    }
+
     pub fn clear(&mut self) {
         self.0.clear();
     }

@@ -48,10 +48,12 @@ impl Survey {
         let mut probe = tables.probe();
         for index in 0..tables.directory.entries() {
             interrupt.check()?;
-            if tables.redundant.is_some() && tables.differ(index) {
+            if !pair_is_sound(map, index) {
                 survey.differ.push(index);
             } else if probe.is_empty(index) {
                 continue;
+            } else if tables.redundant.is_some() && tables.differ(index) {
+                survey.differ.push(index);
             }
             match tables.load(index) {
                 Ok(table) if table.is_empty() => {}
@@ -149,6 +151,14 @@ impl Survey {
         let before = after.checked_sub(1).and_then(|index| self.tables.get(index));
         before.is_some_and(|at| at.saturating_add(length) > range.start)
     }
+}
+
+/// Whether both directories name a table, or neither does.
+fn pair_is_sound(map: &GrainMap, index: u64) -> bool {
+    let tables = &map.tables;
+    let Some(redundant) = &tables.redundant else { return true };
+    let (value, copy) = (tables.directory.entry(index), redundant.entry(index));
+    (value == 0) == (copy == 0) && tables.plausible(value) && tables.plausible(copy)
 }
 
 /// Where the tables stand, in order.

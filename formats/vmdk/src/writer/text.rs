@@ -124,8 +124,16 @@ impl Text {
         }
     }
 
+    /// Lets go of the list of changed blocks.
+    pub fn end_tracking(&mut self, descriptor: &Descriptor) {
+        self.comment_out("changeTrackPath");
+        if descriptor.version == Some(3) {
+            self.set("version", b"1");
+        }
+    }
+
     /// Makes the line of a key a comment, by one byte.
-    pub fn comment_out(&mut self, key: &str) {
+    fn comment_out(&mut self, key: &str) {
         while let Some(line) = self.line_of(key) {
             let text = self.part(line.clone());
             let blanks = text.iter().take_while(|b| b.is_ascii_whitespace()).count();
