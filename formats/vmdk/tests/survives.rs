@@ -203,3 +203,36 @@ fn recording_another_parent() {
     }
     assert!(states > 3);
 }
+
+#[test]
+fn extending_a_split_disk_and_changing_fields() {
+    const PIECE: u64 = 4_192_256 * 512;
+    let image = Image::create(&options(MIB, Subformat::TwoGbMaxExtentSparse), None);
+    let writer = image.writer();
+    let mut model = Model::new(MIB, 4);
+    model.run(&writer, 10, None);
+    writer
+        .modify("comment", "a longer comment, so that the text reaches into its second sector")
+        .unwrap();
+    for number in 0..12 {
+        writer.modify(&format!("ddb.key{number}"), "some value of a length").unwrap();
+    }
+    writer.close().unwrap();
+    image.world.settle();
+    writer.extend(2 * PIECE + 512, &mut |name| Ok(image.add(name))).unwrap();
+    let writer = image.writer();
+    writer.modify("ddb.key3", "x").unwrap();
+    writer.modify("ddb.key4", "some value of another length").unwrap();
+    writer.close().unwrap();
+    let mut sizes = std::collections::BTreeSet::new();
+    for cut in image.world.cuts(9, 12) {
+        let opened = image.read_at(&cut.images).unwrap_or_else(|e| panic!("{}: {e:?}", cut.label));
+        let odd = opened.notes.iter().find(|note| note.code != "vmdk-unclean");
+        assert_eq!(odd, None, "{}", cut.label);
+        let disk = opened.disk;
+        sizes.insert(adit_core::DiskExt::size_bytes(&*disk));
+        let held = adit_core::DiskExt::read_vec(&*disk, 0, MIB).unwrap();
+        assert!(held == model.bytes(), "{}", cut.label);
+    }
+    assert_eq!(Vec::from_iter(sizes), [MIB as u64, PIECE, 2 * PIECE, 2 * PIECE + 512]);
+}
