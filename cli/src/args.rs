@@ -245,13 +245,16 @@ pub enum Verb {
     },
     /// Show an on-disk structure, every field with offset and meaning
     #[command(
-        after_help = "Examples:\n  adit inspect lun.img\n  adit inspect lun.img superblock\n  adit inspect lun.img fd 0x00400104\n  adit inspect lun.img gpt"
+        after_help = "Examples:\n  adit inspect lun.img\n  adit inspect lun.img superblock\n  adit inspect lun.img fd 0x00400104\n  adit inspect lun.img gpt\n  adit inspect --os web01.vmdk\n  adit inspect --os system.qcow2 data.qcow2"
     )]
     Inspect {
         /// A place
         path: OsString,
-        /// The structure and its parameters; without it, those there are
+        /// The structure and its parameters; without it, those there are. With --os, more disks
         structure: Vec<String>,
+        /// Tell which operating system is on the disks, and what it mounts where
+        #[arg(long)]
+        os: bool,
     },
     /// Verify a datastore, changing nothing
     #[command(after_help = "Examples:\n  adit check lun.img\n  adit check --json lun.img")]

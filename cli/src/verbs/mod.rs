@@ -20,6 +20,7 @@ mod locate;
 mod ls;
 mod map;
 mod mount;
+mod os;
 mod serve;
 mod stat;
 mod tar;
@@ -55,7 +56,8 @@ pub fn run(verb: Verb, session: &Session) -> u8 {
         Verb::Vms { path } => vms::run(session, &path),
         Verb::Heartbeats { path, all, watch } => heartbeats::run(session, &path, all, watch),
         Verb::Hexdump { path, range } => hexdump::run(session, &path, &range),
-        Verb::Inspect { path, structure } => inspect::run(session, &path, &structure),
+        Verb::Inspect { path, structure, os: true } => os::run(session, &path, &structure),
+        Verb::Inspect { path, structure, os: false } => inspect::run(session, &path, &structure),
         Verb::Check { paths } => check::run(session, &paths),
         Verb::Mount { path, directory, foreground, allow_other } => {
             mount::run(session, &path, &directory, foreground, allow_other)

@@ -139,7 +139,13 @@ impl Survey<'_> {
         if depth < TABLES_MAX {
             match adit_partitions::open(disk, self.limits) {
                 Ok(Some(table)) if !table.volumes.is_empty() => {
-                    for volume in table.volumes {
+                    for volume in &table.volumes {
+                        // Its logical partitions stand in the same table, and what links them
+                        // is then covered by none.
+                        let extended = ["(0x05)", "(0x0f)", "(0x85)"];
+                        if extended.iter().any(|kind| volume.kind.ends_with(kind)) {
+                            continue;
+                        }
                         let step = match name.is_empty() {
                             true => volume.name.clone(),
                             false => format!("{name}//{}", volume.name),

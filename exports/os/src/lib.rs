@@ -1,0 +1,45 @@
+//! Which operating system is installed on a guest's disks, from its own files alone.
+//!
+//! - [`recognise`]: file systems in, [`System`]s out: name, version, host name, mounts.
+//! - [`Hive`]: a Windows registry file.
+//! - [`OsTree`]: the file systems of a guest under one root, as the guest mounts them.
+//!
+//! Nothing is run and nothing is guessed: what a file does not say is left empty, and what a
+//! mount table names and is not there is said.
+#![forbid(unsafe_code)]
+
+mod bsd;
+mod files;
+mod fstab;
+mod hive;
+mod linux;
+mod model;
+mod tree;
+mod windows;
+
+pub use hive::{Hive, Key, Value};
+pub use model::{Family, Found, Mount, System, Volume};
+pub use tree::OsTree;
+
+use adit_core::{Limits, Result};
+
+/// Finds the operating systems that are installed on these file systems.
+///
+/// What cannot be read of one is in its notes; a file system that holds none gives none.
+///
+/// Errors: `Limit`; `Interrupted`.
+pub fn recognise(volumes: &[Volume], limits: &Limits) -> Result<Vec<System>> {
+    let mut systems = Vec::new();
+    for (index, volume) in volumes.iter().enumerate() {
+        let files = files::Files { fs: &*volume.fs, limits };
+        let system = match linux::look(&files, index, volumes) {
+            Some(system) => Some(system),
+            None => match windows::look(&files, index, volumes) {
+                Some(system) => Some(system),
+                None => bsd::look(&files, index, volumes),
+            },
+        };
+        systems.extend(system);
+    }
+    Ok(systems)
+}
