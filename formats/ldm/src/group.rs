@@ -109,6 +109,7 @@ fn place_members(
                     notes.push(Finding::warning("ldm-member-old", text));
                 }
                 let size = member.disk.size_bytes().saturating_sub(member.logical_start);
+                note_short(member, newest, id, size, notes);
                 let name = format!("dynamic disk {}", object.name);
                 let disk = Slice::open(name, Arc::clone(&member.disk), member.logical_start, size);
                 Located::There { disk, current }
@@ -131,6 +132,19 @@ fn place_members(
         }
     }
     places
+}
+
+/// Notes a disk that ends before its partitions do.
+fn note_short(member: &Member, newest: &Member, id: u64, size: u64, notes: &mut Vec<Finding>) {
+    let parts = newest.objects.partitions.values().filter(|part| part.disk == id);
+    let end = parts.map(|part| part.start.saturating_add(part.size)).max().unwrap_or(0);
+    if size < end {
+        let text = format!(
+            "{} ends after {size} bytes of {end}; what lies past its end is lost",
+            member.label
+        );
+        notes.push(Finding::error("ldm-member-short", text));
+    }
 }
 
 struct Builder<'a> {

@@ -169,7 +169,8 @@ fn other_disks_are_not_encrypted_and_damage_never_panics() {
         assert_eq!(error(open(&bytes)).kind(), Kind::Corrupt);
     }
     let dir = Dir::new();
-    let first = dir.formatted(&LUKS1);
+    let mut first = dir.formatted(&LUKS1);
+    first.truncate(0x28_0000);
     let mut second = luks2(&dir);
     second.truncate(0x10_0000);
     let seed = 31;

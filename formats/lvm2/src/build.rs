@@ -86,6 +86,14 @@ pub(crate) fn shifted(lost: &[Range<u64>], from: u64, length: u64, to: u64) -> V
     parts.filter(|range| !range.is_empty()).collect()
 }
 
+/// Adds a range to ranges in order, joined to the last where they touch.
+fn join(ranges: &mut Vec<Range<u64>>, range: Range<u64>) {
+    match ranges.last_mut() {
+        Some(last) if last.end >= range.start => last.end = last.end.max(range.end),
+        _ => ranges.push(range),
+    }
+}
+
 /// What a segment adds to its volume.
 struct Part {
     piece: Piece,
@@ -161,11 +169,13 @@ impl<'a> Builder<'a> {
         })?;
         let title = format!("LV {}/{name}", self.vg.name);
         let mut pieces = Vec::new();
-        let (mut lost, mut lost_bytes) = (Vec::new(), 0u64);
+        let (mut lost, mut lost_bytes) = (Vec::<Range<u64>>::new(), 0u64);
         let mut at = 0u64;
         for segment in &lv.segments {
             let part = self.segment(lv, segment)?;
-            lost.extend(shifted(&part.lost, 0, segment.length, at));
+            shifted(&part.lost, 0, segment.length, at)
+                .into_iter()
+                .for_each(|range| join(&mut lost, range));
             lost_bytes = lost_bytes.saturating_add(part.lost_bytes);
             at = at.saturating_add(segment.length);
             pieces.push(part.piece);

@@ -5,7 +5,8 @@ use crate::member::Member;
 use crate::metadata::{Lv, Vg};
 use adit_core::bytes::wide;
 use adit_core::{
-    Concat, Disk, Error, Finding, Kind, Limits, Piece, Place, Problem, Result, Volume, VolumeTable,
+    Concat, Disk, DiskExt, Error, Finding, Kind, Limits, Piece, Place, Problem, Result, Volume,
+    VolumeTable,
 };
 use std::sync::Arc;
 
@@ -177,6 +178,7 @@ fn place_members(
     }
     let place = |pv: &crate::metadata::Pv| {
         if let Some(member) = members.iter().find(|member| member.uuid == pv.uuid) {
+            note_member(vg, pv, member, notes);
             return Ok(Arc::clone(&member.disk));
         }
         let known = match pv.device.as_str() {
@@ -191,4 +193,27 @@ fn place_members(
         Err(error)
     };
     vg.pvs.iter().map(place).collect()
+}
+
+/// Notes a device that ends too early, or was away when the group changed.
+fn note_member(vg: &Vg, pv: &crate::metadata::Pv, member: &Member, notes: &mut Vec<Finding>) {
+    let end = vg.extents(pv.extents).unwrap_or(u64::MAX).saturating_add(pv.start);
+    let there = member.disk.size_bytes();
+    if there < end {
+        let text = format!(
+            "{} ends after {there} bytes of {end}; what lies past its end is lost",
+            member.label
+        );
+        notes.push(
+            Finding::error("lvm2-pv-short", text)
+                .advise("the image or device is shorter than its group says; get a complete copy"),
+        );
+    }
+    if pv.was_missing {
+        let text = format!(
+            "{} was missing when the group was last changed; mirrors may have gone on without it",
+            member.label
+        );
+        notes.push(Finding::warning("lvm2-pv-was-missing", text));
+    }
 }

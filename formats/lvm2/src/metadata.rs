@@ -31,6 +31,8 @@ pub(crate) struct Pv {
     /// Where extents begin. Unit: bytes.
     pub start: u64,
     pub extents: u64,
+    /// Whether it was missing when the group was last changed.
+    pub was_missing: bool,
 }
 
 /// A logical volume.
@@ -122,6 +124,7 @@ impl Vg {
             device: device.to_owned(),
             start: bytes(body.number("pe_start")?)?,
             extents: body.number("pe_count")?,
+            was_missing: body.has_word("flags", "MISSING") || body.has_word("status", "MISSING"),
         };
         // Every byte of it has a 64-bit address.
         let end = self.extents(pv.extents)?.checked_add(pv.start);

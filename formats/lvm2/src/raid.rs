@@ -111,6 +111,7 @@ impl Builder<'_> {
             _ => bytes(body.number("stripe_size")?)?,
         };
         let trusted = self.judge(lv, &mut images, kind)?;
+        self.note_parts(lv, &images, each);
         let layout = images.iter().find_map(|image| image.state.as_ref()).map(|state| state.layout);
         let legs: Vec<Leg> = images.into_iter().map(|image| image_leg(image, each)).collect();
         let level = kind.level(chunk, copies, trusted, layout);
@@ -118,6 +119,24 @@ impl Builder<'_> {
         let name = format!("{} LV {}/{}", segment.kind, self.vg.name, lv.name);
         let disk = Array::open(name, level, legs, Some(segment.length))?;
         Ok(Built::without(disk, segment.length, gone))
+    }
+
+    /// Notes images of which only parts are there: whether redundancy gives the rest back
+    /// differs from place to place.
+    fn note_parts(&mut self, lv: &Lv, images: &[Image], each: u64) {
+        for image in images {
+            let Ok(built) = &image.area.source else { continue };
+            let whole =
+                built.lost.first().is_some_and(|range| range.start == 0 && range.end >= each);
+            if !built.lost.is_empty() && !whole {
+                let text = format!(
+                    "{}: parts of {} lie on physical volumes that are missing; where other images \
+                     lack the same parts, data are lost",
+                    lv.name, image.name
+                );
+                self.notes.push(Finding::error("lvm2-raid-image-partial", text));
+            }
+        }
     }
 
     fn images(&mut self, lv: &Lv, segment: &Segment) -> Result<Vec<Image>> {

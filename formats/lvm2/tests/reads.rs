@@ -401,6 +401,7 @@ fn a_device_cut_short_loses_its_end_alone() {
     let (pv, at) = common::place("base");
     devices[pv].truncate(at + 1000);
     let table = assembled(&devices, &[]);
+    assert!(codes(&table).contains(&"lvm2-pv-short"));
     let base = volume(&table, "base");
     assert!(base.read_vec(0, 1000).unwrap() == noise(3, 4 * EXTENT)[..1000]);
     assert_eq!(base.read_vec(1000, 1).unwrap_err().kind(), Kind::Lost);
@@ -422,4 +423,19 @@ fn other_disks_are_no_physical_volumes() {
     assert!(probe(&disk(&damaged)).unwrap());
     let error = Member::open(disk(&damaged), &Limits::default()).unwrap_err();
     assert_eq!(error.problem(), adit_core::Problem::BadChecksum);
+}
+
+#[test]
+fn an_image_in_two_segments_on_a_missing_device_counts_as_missing() {
+    // Both halves of r0's first image, and so half of the volume, are on pv0.
+    let (before, after) = common::COMPLEX.split_once("r0_rimage_0 {").unwrap();
+    let halves = "segment1 {\nstart_extent = 0\nextent_count = 1\ntype = \"striped\"\nstripes = \
+                  [\"pv0\", 19]\n}\nsegment2 {\nstart_extent = 1\nextent_count = 1\ntype = \
+                  \"striped\"\nstripes = [\"pv0\", 20]\n}\n}\n";
+    let head = &after[..after.find("segment1").unwrap()];
+    let rest = &after[after.find("\n\t\t}\n").unwrap() + 5..];
+    let text = format!("{before}r0_rimage_0 {{{head}{halves}{rest}");
+    let table = assembled(&complex(&text), &[0]);
+    let note = table.notes.iter().find(|note| note.text.starts_with("r0: ")).unwrap();
+    assert_eq!((note.code, note.text.contains("131072 bytes")), ("lvm2-lv-degraded", true));
 }

@@ -306,6 +306,15 @@ fn legs(
 
 fn leg(member: &Member, own: &Superblock, size: u64, notes: &mut Vec<Finding>) -> Leg {
     let mut leg = Leg::present(member.disk.clone(), own.data.start, size);
+    let end = own.data.start.saturating_add(size);
+    let there = member.disk.size_bytes();
+    if there < end {
+        let text = format!(
+            "{} ends after {there} bytes of {end}; its end is read elsewhere or lost",
+            member.label
+        );
+        notes.push(Finding::error("md-member-short", text));
+    }
     if let Some(rebuilt) = own.rebuilt.filter(|&rebuilt| rebuilt < size) {
         let text = format!("{} is rebuilt only up to byte {rebuilt} of its data", member.label);
         notes.push(Finding::warning("md-rebuilding", text.clone()));
