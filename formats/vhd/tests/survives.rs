@@ -137,7 +137,10 @@ fn growth_whose_table_needs_the_place_of_blocks_and_names() {
             false => dynamic(vec![Some(([0xff, 0xff], 5)); BLOCKS]),
         };
         let parent = parent.then_some(disk);
-        let world = World::of(vec![recipe.bytes()]);
+        let mut image = recipe.bytes();
+        // VirtualBox leaves zeros behind the last entry.
+        image[1536 + 4 * BLOCKS..2048].fill(0);
+        let world = World::of(vec![image]);
         let disk = writer(&world, parent.clone());
         disk.write_at(&[9; 1000], 100).unwrap();
         disk.flush().unwrap();

@@ -107,6 +107,11 @@ fn tables(file: &dyn Disk, footer: &Footer, header: &Header, limits: &Limits) ->
     let length = narrow(length).unwrap_or(usize::MAX);
     let mut table = file.read_prefix(header.raw.table_offset, length)?;
     table.resize(length, 0xff);
+    // Past the last entry anything may stand; no entry may come of it when the table grows.
+    let room = narrow(u64::from(header.raw.max_table_entries).saturating_mul(4));
+    if let Some(rest) = room.and_then(|room| table.get_mut(room..)) {
+        rest.fill(0xff);
+    }
     Ok(Tables {
         header: header.clone(),
         header_bytes: file.read_vec(header.offset, RawHeader::SIZE)?,

@@ -279,7 +279,10 @@ fn grow_table(state: &mut State, zone: &Zone, size_bytes: u64) -> Result<Vec<Sta
     let tables = state.tables_mut()?;
     let old_end = tables.table_range().end;
     let old_batmap = tables.batmap_ranges();
-    let mut prepare = Stage::new();
+    // The last sector of the table may hold anything past the last entry.
+    let last = u64::from(tables.header.raw.max_table_entries) / 128;
+    let last = tables.table_sector(last).map(|(at, bytes)| write(at, bytes));
+    let mut prepare: Stage = last.into_iter().collect();
     let mut covered = Stage::new();
     let mut at = old_end;
     while at < zone.table_end {
