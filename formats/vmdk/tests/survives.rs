@@ -2,7 +2,7 @@
 
 mod images;
 
-use adit_core::{MemoryDisk, WritableImage};
+use adit_core::{MemoryDisk, WritableDisk, WritableImage};
 use adit_testkit::Model;
 use adit_vmdk::{CreateOptions, Subformat};
 use images::*;
@@ -235,4 +235,44 @@ fn extending_a_split_disk_and_changing_fields() {
         assert!(held == model.bytes(), "{}", cut.label);
     }
     assert_eq!(Vec::from_iter(sizes), [MIB as u64, PIECE, 2 * PIECE, 2 * PIECE + 512]);
+}
+
+#[test]
+fn files_that_fail_at_any_moment() {
+    for (seed, options) in (1..).zip(all()) {
+        let size = options.size_bytes as usize;
+        for limit in (0..60).step_by(3) {
+            let (image, base) = with_parent(&options);
+            let writer = image.writer();
+            let mut model = Model::of(base, seed);
+            model.write(&writer, 1024..90_112);
+            model.flush(&writer, None);
+            image.world.fail_after(Some(limit));
+            let new = [0xee; 71_680];
+            for round in 0..4u64 {
+                let _ = writer
+                    .write_at(&new, 51_200 + round * 102_400)
+                    .and_then(|()| writer.write_zeroes(0..71_680))
+                    .and_then(|()| writer.resize(size as u64 + 512 * (round + 1)))
+                    .and_then(|()| writer.flush());
+            }
+            let _ = writer.empty();
+            let _ = writer.close();
+            image.world.fail_after(None);
+            drop(writer);
+            let opened = image.read_at(&image.world.images());
+            let disk = opened.unwrap_or_else(|error| panic!("{limit}: {error:?}")).disk;
+            assert_eq!(image.damage(&image.world.images()), [], "{limit} {options:?}");
+            let held = adit_core::DiskExt::read_vec(&*disk, 0, size).unwrap();
+            // Old, new or zeros: nothing of anybody else.
+            let below = noise(size, 5);
+            for (at, sector) in held.chunks(512).enumerate() {
+                let range = at * 512..at * 512 + sector.len();
+                let ok = sector == &model.bytes()[range.clone()]
+                    || (options.parent.is_some() && sector == &below[range])
+                    || sector.iter().all(|&b| b == 0 || b == 0xee);
+                assert!(ok, "{limit}: sector {at} {options:?}");
+            }
+        }
+    }
 }

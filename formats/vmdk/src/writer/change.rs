@@ -187,26 +187,33 @@ impl DiskMap {
             let detail = "the disk has extents that are not sparse, which cannot be emptied";
             return Err(Error::unsupported(detail).advise("write zeros instead"));
         }
+        // What can fail comes first: memory must not be ahead of what is written.
         let mut stages: Vec<Stage> = Vec::new();
+        let mut ends = Vec::new();
         for extent in self.sparse() {
-            let own = extent.write().empty(extent.file, self.limits.table_bytes_max)?;
+            let (own, end) = extent.read().plan_empty(extent.file, self.limits.table_bytes_max)?;
+            ends.push(end);
             stages.resize_with(stages.len().max(own.len()), Stage::new);
             for (stage, changes) in stages.iter_mut().zip(own) {
                 stage.extend(changes);
             }
+        }
+        for (extent, end) in self.sparse().zip(ends) {
+            extent.write().emptied(end);
         }
         Ok(stages)
     }
 }
 
 impl State {
-    /// Takes every pointer out, then the space away.
-    fn empty(&mut self, file: usize, bytes_max: u64) -> Result<Vec<Stage>> {
+    /// What takes every pointer out, then the space away; and where the file then ends.
+    fn plan_empty(&self, file: usize, bytes_max: u64) -> Result<(Vec<Stage>, u64)> {
         let tables = &self.map.tables;
         let zeros = |length: u64| vec![0u8; narrow(length).unwrap_or(0)];
         let directory = tables.directory.range();
+        let wiped = (directory.start, zeros(directory.end.saturating_sub(directory.start)));
         let [mut first, mut second, mut third] = super::extent::Steps::default();
-        let end = match &mut self.layout {
+        let end = match &self.layout {
             Layout::Hosted(header) => {
                 let length = tables.table_bytes();
                 let mut end = header.overhead_bytes();
@@ -224,12 +231,11 @@ impl State {
                 let metadata = tables.metadata.iter().map(|range| range.end).max();
                 end.max(metadata.unwrap_or(0))
             }
-            Layout::Cowd(header) => {
-                first.push((directory.start, zeros(directory.end.saturating_sub(directory.start))));
+            Layout::Cowd(_) => {
+                first.push(wiped);
                 let end = directory.end.div_ceil(SECTOR_BYTES);
-                header.raw.next_free = u32::try_from(end).unwrap_or(u32::MAX);
-                second.push((28, header.raw.next_free.to_le_bytes().to_vec()));
-                self.map.tables.directory.clear();
+                let next = u32::try_from(end).unwrap_or(u32::MAX);
+                second.push((28, next.to_le_bytes().to_vec()));
                 end.saturating_mul(SECTOR_BYTES)
             }
             Layout::SeSparse(header) => {
@@ -242,16 +248,34 @@ impl State {
                         .at(Place::new("back map"))
                         .advise_also("or make a new, empty delta in its place"));
                 }
-                first.push((directory.start, zeros(directory.end.saturating_sub(directory.start))));
+                first.push(wiped);
                 second.push((areas.volatile.start.saturating_add(8), zeros(8)));
                 second.push((areas.back_map.start, zeros(grains.saturating_mul(8))));
                 third.push((areas.free_bitmap.start, zeros(grains.div_ceil(8))));
-                header.volatile.free_table = 0;
-                self.map.tables.directory.clear();
                 areas.grains.start
             }
         };
         let size_bytes = end.min(self.file_size());
+        let stages = [first, second, third].map(|writes| changes(file, writes).collect());
+        let mut stages: Vec<Stage> = stages.into();
+        stages.push(vec![Change::SetSize { file, size_bytes }]);
+        Ok((stages, end))
+    }
+
+    /// Nothing is stored any more, and the file ends at `end`.
+    fn emptied(&mut self, end: u64) {
+        match &mut self.layout {
+            Layout::Hosted(_) => {}
+            Layout::Cowd(header) => {
+                header.raw.next_free =
+                    u32::try_from(end.div_ceil(SECTOR_BYTES)).unwrap_or(u32::MAX);
+                self.map.tables.directory.clear();
+            }
+            Layout::SeSparse(header) => {
+                header.volatile.free_table = 0;
+                self.map.tables.directory.clear();
+            }
+        }
         self.map.tables.cache.forget_all();
         self.map.tables.changed.clear();
         self.changed.clear();
@@ -259,10 +283,6 @@ impl State {
         self.freed.clear();
         self.freeing.clear();
         self.end = self.aligned(end);
-        let mut stages: Vec<Stage> =
-            [first, second, third].map(|writes| changes(file, writes).collect()).into();
-        stages.push(vec![Change::SetSize { file, size_bytes }]);
-        Ok(stages)
     }
 }
 

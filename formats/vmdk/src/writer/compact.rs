@@ -195,7 +195,7 @@ impl State {
     /// Moves grains that stand behind the cut into gaps before it, one batch of them.
     fn move_down(&mut self, plan: &mut Plan, file: usize) -> Result<(Vec<Stage>, u64)> {
         let grain = self.map.grain_bytes;
-        let (mut data, mut bytes, mut moved) = (Stage::new(), 0u64, 0u64);
+        let (mut moves, mut bytes) = (Vec::new(), 0u64);
         let end = self.map.tables.directory.entries();
         while plan.table < end && bytes < BATCH_BYTES && !plan.gaps.is_empty() {
             let table = plan.table;
@@ -214,10 +214,8 @@ impl State {
                 }
                 let Some(to) = plan.gaps.pop() else { break };
                 let content = self.map.tables.file.read_prefix(at, narrow(grain).unwrap_or(0))?;
-                data.push(Change::Write { file, offset: to, bytes: content });
-                self.set(&Position { table, slot, start: 0 }, self.encode(to))?;
+                moves.push((Position { table, slot, start: 0 }, to, content));
                 bytes = bytes.saturating_add(grain);
-                moved = moved.saturating_add(1);
             }
             if whole {
                 plan.table = table.saturating_add(1);
@@ -225,6 +223,16 @@ impl State {
         }
         if plan.gaps.is_empty() {
             plan.table = end;
+        }
+        // An entry must not change unless the data moves too: what can fail is behind us.
+        for (position, ..) in &moves {
+            self.hold(position.table)?;
+        }
+        let moved = wide(moves.len());
+        let mut data = Stage::new();
+        for (position, to, bytes) in moves {
+            self.set(&position, self.encode(to))?;
+            data.push(Change::Write { file, offset: to, bytes });
         }
         Ok((vec![data], moved))
     }

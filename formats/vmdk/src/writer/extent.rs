@@ -271,15 +271,7 @@ impl State {
 
     /// Changes an entry, in a table that is made if there is none.
     pub fn set(&mut self, at: &Position, value: u64) -> Result<()> {
-        let tables = &self.map.tables;
-        if !tables.changed.contains_key(&at.table) {
-            let mut table = tables.load(at.table)?.to_vec();
-            table.resize(narrow(tables.table_bytes()).unwrap_or(0), 0);
-            if tables.directory_entry(at.table) == 0 {
-                self.new_table(at.table)?;
-            }
-            self.map.tables.changed.insert(at.table, table.into());
-        }
+        self.hold(at.table)?;
         let width = wide(self.map.tables.entry_bytes);
         let byte = at.slot.saturating_mul(width);
         let Some(table) = self.map.tables.changed.get_mut(&at.table) else { return Ok(()) };
@@ -291,6 +283,22 @@ impl State {
         }
         let sector = byte.checked_div(SECTOR_BYTES).unwrap_or(0);
         self.changed.entry(at.table).or_default().insert(sector);
+        Ok(())
+    }
+
+    /// Takes a table into memory, to be changed; one that is not there is made.
+    pub fn hold(&mut self, index: u64) -> Result<()> {
+        let tables = &self.map.tables;
+        if tables.changed.contains_key(&index) {
+            return Ok(());
+        }
+        let mut table = tables.load(index)?.to_vec();
+        table.resize(narrow(tables.table_bytes()).unwrap_or(0), 0);
+        if tables.directory_entry(index) == 0 {
+            self.new_table(index)?;
+            self.changed.entry(index).or_default();
+        }
+        self.map.tables.changed.insert(index, table.into());
         Ok(())
     }
 

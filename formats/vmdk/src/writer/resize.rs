@@ -4,7 +4,8 @@
 use super::Writer;
 use super::create::{SPLIT_SECTORS, geometry};
 use super::extent::{Layout, Position, State, changes};
-use super::map::{DiskMap, Part, PartKind};
+use super::map::{DescriptorText, DiskMap, Part, PartKind};
+use super::text::Text;
 use crate::layout::{CowdHeader, HostedHeader};
 use crate::tables::Grain;
 use crate::{Descriptor, SECTOR_BYTES};
@@ -43,8 +44,27 @@ impl DiskMap {
             return Err(Error::unsupported(detail).advise("convert it to a smaller one"));
         }
         let size = size_bytes.saturating_sub(part.start);
-        let mut stages = if size_bytes > old { self.grow(part, size)? } else { Vec::new() };
+        // What can fail comes first: memory must not be ahead of what is written.
+        let cut = if size_bytes < old { Some(self.cut(part, size)?) } else { None };
         let mut held = self.text();
+        let mut new = held.clone();
+        let text = self.rewrite(&mut new, self.resized_text(&held, part, size, size_bytes)?)?;
+        let mut stages = if size_bytes > old { self.grow(part, size, &held)? } else { Vec::new() };
+        *held = new;
+        stages.extend(text);
+        stages.extend(cut);
+        part.size_bytes.store(size, Ordering::Release);
+        self.size_bytes.store(size_bytes, Ordering::Release);
+        Ok(stages)
+    }
+
+    fn resized_text(
+        &self,
+        held: &DescriptorText,
+        part: &Part,
+        size: u64,
+        size_bytes: u64,
+    ) -> Result<Text> {
         let descriptor = Descriptor::parse(held.text.bytes(), &self.limits)?;
         let mut text = held.text.clone();
         if let Some(line) = descriptor.extents.get(part.line) {
@@ -55,17 +75,12 @@ impl DiskMap {
         }
         // The list of changed blocks is one for a disk of the old size.
         text.end_tracking(&descriptor);
-        let cut = if size_bytes < old { Some(self.cut(part, size)?) } else { None };
-        stages.extend(self.rewrite(&mut held, text)?);
-        stages.extend(cut);
-        part.size_bytes.store(size, Ordering::Release);
-        self.size_bytes.store(size_bytes, Ordering::Release);
-        Ok(stages)
+        Ok(text)
     }
 
     /// What must be there before the descriptor may promise more.
-    fn grow(&self, part: &Part, size: u64) -> Result<Vec<Stage>> {
-        let descriptor = Descriptor::parse(self.text().text.bytes(), &self.limits)?;
+    fn grow(&self, part: &Part, size: u64, held: &DescriptorText) -> Result<Vec<Stage>> {
+        let descriptor = Descriptor::parse(held.text.bytes(), &self.limits)?;
         let split = descriptor.create_type.to_ascii_lowercase().starts_with("twogb");
         if split && size > SPLIT_SECTORS.saturating_mul(SECTOR_BYTES) {
             let detail = "the last piece of the split disk would exceed 2 GB";
@@ -165,23 +180,44 @@ impl State {
             return Err(Error::unsupported(detail)
                 .advise("grow the base, and make a new delta of the new size"));
         }
+        let grain = self.map.grain_bytes;
+        let span = grain.saturating_mul(self.map.tables.entries_per_table).max(1);
+        let (now, needed) = (self.map.tables.directory.entries(), size.div_ceil(span));
+        self.check_room(size, needed, bytes_max)?;
         let mut stages: Vec<Stage> = vec![self.clear_tail(file)?];
         self.clear_surplus()?;
         let steps = self.steps()?;
         stages.extend(steps.map(|writes| changes(file, writes).collect()));
-        let grain = self.map.grain_bytes;
-        let span = grain.saturating_mul(self.map.tables.entries_per_table).max(1);
-        let (now, needed) = (self.map.tables.directory.entries(), size.div_ceil(span));
-        if needed.saturating_mul(4) > bytes_max {
-            let detail = format!("the grain directory would have {needed} entries");
-            return Err(Error::limit("table_bytes_max", detail));
+        if needed > now {
+            stages.extend(self.more_tables(file, now, needed));
         }
-        let writes = if needed > now { self.more_tables(file, now, needed)? } else { Vec::new() };
-        stages.extend(writes);
         stages.push(self.header(file, size)?);
         self.map.size_bytes = size;
         self.last = true;
         Ok(stages)
+    }
+
+    /// Errors: `Limit` where sectors of the larger extent have no number.
+    fn check_room(&self, size: u64, needed: u64, bytes_max: u64) -> Result<()> {
+        let directory = needed.saturating_mul(4);
+        if directory > bytes_max {
+            let detail = format!("the grain directory would have {needed} entries");
+            return Err(Error::limit("table_bytes_max", detail));
+        }
+        let tables = match self.layout {
+            Layout::Hosted(_) => needed.saturating_mul(self.map.tables.table_bytes().max(512)),
+            _ => 0,
+        };
+        // Two of each, with room for rounding.
+        let more = directory.saturating_add(tables).saturating_add(1 << 20).saturating_mul(2);
+        let end = self.end.max(self.file_size()).saturating_add(more);
+        let most = u64::from(u32::MAX).saturating_mul(SECTOR_BYTES);
+        if end > most || size > most {
+            let detail = "sector numbers of 32 bits do not reach into an extent so large";
+            return Err(Error::limit("sector numbers", detail)
+                .advise_also("or convert the disk to a split or flat one"));
+        }
+        Ok(())
     }
 
     /// Zeros behind the end of the extent, in its last grain.
@@ -226,7 +262,7 @@ impl State {
     }
 
     /// Directory entries, and for hosted extents their tables, which every reader expects.
-    fn more_tables(&mut self, file: usize, now: u64, needed: u64) -> Result<Vec<Stage>> {
+    fn more_tables(&mut self, file: usize, now: u64, needed: u64) -> [Stage; 2] {
         let hosted = matches!(self.layout, Layout::Hosted(_));
         let length = self.map.tables.table_bytes().next_multiple_of(SECTOR_BYTES);
         let room = now.saturating_mul(4).next_multiple_of(SECTOR_BYTES);
@@ -252,14 +288,11 @@ impl State {
             let entries = narrow(from).and_then(|from| directory.bytes().get(from..));
             writes.push((at.saturating_add(from), entries.unwrap_or_default().to_vec()));
         }
-        if end.checked_div(SECTOR_BYTES) > Some(u64::from(u32::MAX)) {
-            return Err(Error::limit("sector numbers", "the extent file holds no more tables"));
-        }
         self.map.tables.metadata.extend(metadata);
         let grown = end > self.file_size();
         let size = Change::SetSize { file, size_bytes: end };
         self.end = self.aligned(end.max(self.end));
-        Ok(vec![grown.then_some(size).into_iter().collect(), changes(file, writes).collect()])
+        [grown.then_some(size).into_iter().collect(), changes(file, writes).collect()]
     }
 
     /// The fields of the header that say how large the extent is and where its directories are,
