@@ -49,4 +49,4 @@ pub use header::{Encryption, probe};
 pub use image::{Image, Parts, Purpose, Reference, SnapshotSize};
 pub use repair::{RepairOptions, Repaired, repair};
 pub use snapshot::Snapshot;
-pub use writer::{Writer, WriterMap, WriterParts};
+pub use writer::{Compacted, Writer, WriterMap, WriterParts};

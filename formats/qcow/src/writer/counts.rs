@@ -3,6 +3,8 @@
 //! Nothing is scanned at open. New clusters come from what became free since, from holes that a
 //! scan finds page by page as places are asked for, or from behind the last cluster in use.
 
+mod compact;
+
 use super::pages::Pages;
 use crate::header::Header;
 use crate::layout::entry;
@@ -173,6 +175,11 @@ impl Counts {
     pub(crate) fn take_row(&mut self, wanted: u64) -> Result<Range<u64>> {
         if wanted == 1 {
             return self.take(1);
+        }
+        if let Some(first) = self.free_row(wanted) {
+            let run = first..first.saturating_add(wanted);
+            self.use_run(run.clone())?;
+            return Ok(run);
         }
         loop {
             let end = self.next.saturating_add(wanted);

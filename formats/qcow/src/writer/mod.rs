@@ -9,6 +9,7 @@
 //! refcounts and finds free clusters → `pages` holds pieces of tables.
 
 mod alter;
+mod compact;
 mod counts;
 mod head;
 mod map;
@@ -18,6 +19,7 @@ mod resize;
 mod snapshots;
 mod state;
 
+pub use compact::Compacted;
 pub(crate) use counts::{bits, set_bits};
 pub use map::WriterMap;
 

@@ -29,6 +29,10 @@ pub(crate) struct State {
     pub(crate) switch: Stage,
     /// The L1 table stands at a new place, which the header does not name yet.
     pub(crate) l1_elsewhere: bool,
+    /// Clusters of the file from here on are left when they are written to.
+    pub(crate) evict: u64,
+    /// Ranges of the file that nothing needs, to be given back to the host. Unit: bytes.
+    pub(crate) punch: Vec<Range<u64>>,
     /// Why this is not what the medium holds any more: nothing may be written.
     pub(crate) failed: Option<Error>,
 }
@@ -67,6 +71,8 @@ impl State {
             beside: Vec::new(),
             switch: Vec::new(),
             l1_elsewhere: false,
+            evict: u64::MAX,
+            punch: Vec::new(),
             failed: None,
             header,
         };
@@ -152,7 +158,9 @@ impl State {
         };
         // In a table that is shared the mark means nothing.
         let shared = self.l1_entry(l1_index) & entry::COPIED == 0;
-        let owned = !shared && (raw.word & entry::COPIED != 0 || self.data_file());
+        let host = self.cluster().index(raw.word & entry::OFFSET);
+        let stays = self.data_file() || (raw.word & entry::COPIED != 0 && host < self.evict);
+        let owned = !shared && stays;
         Ok(Some(Here { raw, unit, piece, owned }))
     }
 
@@ -193,8 +201,11 @@ impl State {
     pub(crate) fn own_table(&mut self, l1_index: u64) -> Result<u64> {
         let entry = self.l1_entry(l1_index);
         let old = self.table(l1_index)?;
+        let shared = entry & entry::COPIED == 0;
         match old {
-            Some(table) if entry & entry::COPIED != 0 => return Ok(table),
+            Some(table) if !shared && self.cluster().index(table) < self.evict => {
+                return Ok(table);
+            }
             _ => {}
         }
         let length = self.table_bytes();
@@ -210,13 +221,16 @@ impl State {
         self.counts.mark_table(new, true);
         self.l2.fresh(table, length);
         for (mut bytes, at) in copied.into_iter().zip(0u64..) {
-            if !self.data_file() {
+            if shared && !self.data_file() {
                 self.clear_marks(&mut bytes);
             }
             *self.l2.edit(table.saturating_add(self.l2.page().times(at)))? = bytes;
         }
         if let Some(old) = old {
             // The others that share it keep it; it stays marked as a table.
+            if !shared {
+                self.l2.forget(old, length);
+            }
             self.counts.drop_cluster(self.cluster().index(old));
         }
         self.set_l1(l1_index, table | entry::COPIED);
@@ -311,7 +325,8 @@ impl State {
         for run in &freed {
             self.counts.mark_table(run.clone(), false);
         }
-        freed.into_iter().map(|run| cluster.times(run.start)..cluster.times(run.end)).collect()
+        let freed = freed.into_iter().map(|run| cluster.times(run.start)..cluster.times(run.end));
+        freed.chain(std::mem::take(&mut self.punch)).collect()
     }
 
     pub(crate) fn dirty_bytes(&self) -> u64 {
