@@ -324,6 +324,31 @@ fn refuses_images_whose_blocks_share_bytes_or_that_it_would_damage() {
 }
 
 #[test]
+fn uses_the_room_before_a_footer_that_stands_far_behind_the_data() {
+    // As on a volume of fixed length.
+    let mut bytes = dynamic(vec![None; 20]).bytes();
+    let footer = bytes.split_off(bytes.len() - 512);
+    bytes.resize(10 * (BLOCK + 4096), 0xee);
+    bytes.extend(&footer);
+    let length = bytes.len();
+    let world = World::of(vec![bytes]);
+    let disk = writer(&world, None);
+    for block in 0..8 {
+        disk.write_at(&[block + 1; 100], u64::from(block) * 2 * BLOCK as u64 + 1000).unwrap();
+    }
+    disk.close().unwrap();
+    assert_eq!(world.images()[0].len(), length);
+    assert_sound(&world);
+    let read = all(&image(&world).disk("image", None).unwrap());
+    let mut expected = vec![0; 20 * BLOCK];
+    (0..8).for_each(|block| {
+        expected[block * 2 * BLOCK + 1000..][..100].fill(block as u8 + 1);
+    });
+    assert_eq!(read, expected);
+    assert_agrees(&world, &expected);
+}
+
+#[test]
 fn writes_where_bits_are_clear_in_a_block_of_tapdisk() {
     // Its bytes under clear bits are somebody else's.
     let world = World::of(vec![dynamic(vec![Some(([0x0f, 0], 6))]).bytes()]);

@@ -222,7 +222,9 @@ fn free_slots(state: &State, used: &[Range<u64>]) -> Result<BTreeSet<u64>> {
     let (bitmap, whole) = (tables.header.bitmap_bytes, tables.slot_bytes());
     let mut free = BTreeSet::new();
     let mut at = 0u64;
-    for range in used {
+    // On a volume of XenServer the footer stands at its very end, far behind the data.
+    let tail = state.tail.map(|tail| tail..tail);
+    for range in used.iter().chain(&tail) {
         loop {
             let data = at.saturating_add(bitmap).checked_next_multiple_of(PAGE_BYTES);
             let slot = data.unwrap_or(u64::MAX).saturating_sub(bitmap);
