@@ -131,7 +131,10 @@ impl Table {
                     }
                     best = Ok(bytes);
                 }
+                (Ok(bytes), Ok(best)) if *best == bytes => {}
                 (Ok(bytes), Ok(best)) => {
+                    let text = "the copies of the FAT differ; `check` tells how much";
+                    self.notes.add(Finding::warning("fat-tables-differ", text));
                     let mended = self.mend(page, best, &bytes);
                     if mended > 0 {
                         let text = format!(
@@ -141,9 +144,6 @@ impl Table {
                         self.notes.add(Finding::warning("fat-table-copy", text).at(place()));
                     }
                 }
-            }
-            if best.as_ref().is_ok_and(|bytes| self.unsound(page, bytes).is_empty()) {
-                break;
             }
         }
         best
