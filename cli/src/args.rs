@@ -51,6 +51,12 @@ pub struct Common {
     /// Which files an image may name
     #[arg(long, global = true, value_enum, default_value_t = References::Directory)]
     pub references: References,
+    /// Open encrypted disks with the first line of this file (`-`: standard input); may be repeated
+    #[arg(long, global = true, value_name = "FILE")]
+    pub passphrase_file: Vec<PathBuf>,
+    /// Open encrypted disks with the bytes of this file; may be repeated
+    #[arg(long, global = true, value_name = "FILE")]
+    pub key_file: Vec<PathBuf>,
     /// The source is a raw disk, whatever it looks like
     #[arg(long, global = true)]
     pub raw: bool,

@@ -9,6 +9,9 @@ pub const USAGE: u8 = 2;
 /// A result was given, and part of it is missing or damaged; the text says which part.
 pub const PARTIAL: u8 = 3;
 
+/// An image contradicts itself; `qemu-img check` has the same code.
+pub const CORRUPT: u8 = 2;
+
 /// The worse of two codes: an error beats a partial result, which beats a good one.
 pub fn worse(a: u8, b: u8) -> u8 {
     let rank = |code| match code {

@@ -3,8 +3,9 @@
 use crate::args::{Arguments, Common};
 use crate::{exit, output};
 use adit_core::{Error, Finding, Interrupt, Problem, Result, Severity};
-use adit_open::{At, Files, NamedParent, OpenOptions, Opened, Opener, ReferencePolicy};
+use adit_open::{At, Files, NamedParent, OpenOptions, Opened, Opener, ReferencePolicy, Secret};
 use std::ffi::OsStr;
+use std::io::Read as _;
 
 /// Options and tools of one run.
 pub struct Session {
@@ -28,6 +29,7 @@ impl Session {
                 .iter()
                 .map(|text| NamedParent::parse(text))
                 .collect::<Result<_>>()?,
+            secrets: secrets(&common)?,
             raw: common.raw,
             references: if common.references == crate::args::References::Datastore {
                 ReferencePolicy::Datastore
@@ -141,6 +143,33 @@ impl Session {
             eprintln!("note: reads tried again {retried} times, {failed} failed for good");
         }
     }
+}
+
+/// What opens encrypted disks: passphrases are lines, keys are files as they are.
+fn secrets(common: &Common) -> Result<Vec<Secret>> {
+    const BYTES_MAX: u64 = 8 << 20;
+    let read = |path: &std::path::Path| {
+        let failed = |why| {
+            Error::io(Problem::Unreadable, format!("reading the secret in {}", path.display()), &why)
+        };
+        let file: Box<dyn std::io::Read> = match path.as_os_str() == "-" {
+            true => Box::new(std::io::stdin()),
+            false => Box::new(std::fs::File::open(path).map_err(failed)?),
+        };
+        let mut bytes = Vec::new();
+        std::io::Read::take(file, BYTES_MAX).read_to_end(&mut bytes).map_err(failed)?;
+        Ok::<_, Error>(bytes)
+    };
+    let mut secrets = Vec::new();
+    for path in &common.passphrase_file {
+        let bytes = read(path)?;
+        let line = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default();
+        secrets.push(Secret::new(line.strip_suffix(b"\r").unwrap_or(line)));
+    }
+    for path in &common.key_file {
+        secrets.push(Secret::new(read(path)?));
+    }
+    Ok(secrets)
 }
 
 /// The exit code that notes alone call for.

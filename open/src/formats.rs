@@ -1,7 +1,7 @@
 //! The table of what can be recognised, in the order it is tried.
 
-use crate::group::{GroupFormat, LVM2};
-use crate::guest::{EXT, FAT, GuestFormat, NTFS, XFS};
+use crate::group::{GroupFormat, LDM, LVM2, MD};
+use crate::guest::{EXT, FAT, GuestFormat, ISO, NTFS, SQUASHFS, XFS};
 use crate::images::{Image, parallels, qcow, unread, vdi, vhd, vhdx, vmdk};
 use adit_core::{Disk, DiskExt, Limits, Result, VolumeTable};
 use std::sync::Arc;
@@ -59,6 +59,8 @@ pub(crate) enum Recognised {
     Vmfs,
     /// A member of volumes that lie on several disks; it is not read yet.
     Group(&'static GroupFormat),
+    /// An encrypted disk, still locked.
+    Luks,
     /// A guest's file system; it is not opened yet.
     Guest(&'static GuestFormat),
 }
@@ -104,7 +106,8 @@ const fn inside(
 }
 
 /// Every format, in the order of trial. Images with a magic number come before those known by
-/// their end, and those before text. A partition table comes before the volume header that a
+/// their end, and those before text. A disc that can be started like a disk has a partition table
+/// beside its file system, which describes no more than a part of it. A partition table comes before the volume header that a
 /// device may still carry from the time before it was partitioned.
 pub const FORMATS: &[Format] = &[
     image("qcow", "QCOW", |ends| adit_qcow::probe(&ends.prefix).is_some(), qcow::read),
@@ -117,11 +120,18 @@ pub const FORMATS: &[Format] = &[
     image("qed", "QED", |ends| ends.prefix.starts_with(b"QED\0"), unread::qed),
     image("vmdk-descriptor", "VMDK", vmdk::is_descriptor, vmdk::read),
     image("parallels-bundle", "Parallels disk", parallels::is_descriptor, parallels::read),
+    inside("iso9660-disc", "ISO 9660", whole_disc),
+    // The partition table of a dynamic disk only says that it is one.
+    inside("ldm", "dynamic disk of Windows", |disk, _| group(&LDM, disk)),
     inside("partitions", "partition table", table),
     inside("vmfs-lvm", "VMFS LVM member", member),
     inside("vmfs", "VMFS without LVM", vmfs),
+    inside("md", "Linux RAID member", |disk, _| group(&MD, disk)),
     inside("lvm2", "LVM2 physical volume", |disk, _| group(&LVM2, disk)),
+    inside("luks", "LUKS", |disk, _| Ok(adit_luks::probe(disk)?.then_some(Recognised::Luks))),
     inside("ext", "ext2, ext3, ext4", |disk, _| guest(&EXT, disk)),
+    inside("iso9660", "ISO 9660", |disk, _| guest(&ISO, disk)),
+    inside("squashfs", "squashfs", |disk, _| guest(&SQUASHFS, disk)),
     inside("xfs", "XFS", |disk, _| guest(&XFS, disk)),
     inside("ntfs", "NTFS", |disk, _| guest(&NTFS, disk)),
     inside("fat", "FAT, exFAT", |disk, _| guest(&FAT, disk)),
@@ -163,6 +173,16 @@ fn member(disk: &Arc<dyn Disk>, _limits: &Limits) -> Result<Option<Recognised>> 
 
 fn group(format: &'static GroupFormat, disk: &Arc<dyn Disk>) -> Result<Option<Recognised>> {
     Ok((format.probe)(disk)?.then_some(Recognised::Group(format)))
+}
+
+/// A disc that fills its image. One that was written over by a larger disk's partitions does not.
+fn whole_disc(disk: &Arc<dyn Disk>, limits: &Limits) -> Result<Option<Recognised>> {
+    if !adit_iso9660::probe(disk)? {
+        return Ok(None);
+    }
+    let Ok(disc) = adit_iso9660::Iso::open(Arc::clone(disk), limits) else { return Ok(None) };
+    let fills = disc.size_bytes() >= disk.size_bytes() / 2;
+    Ok(fills.then_some(Recognised::Guest(&ISO)))
 }
 
 fn guest(format: &'static GuestFormat, disk: &Arc<dyn Disk>) -> Result<Option<Recognised>> {

@@ -174,6 +174,59 @@ impl GroupMember for adit_lvm2::Member {
     }
 }
 
+/// Linux md.
+pub(crate) const MD: GroupFormat = GroupFormat {
+    member: "Linux RAID member",
+    probe: adit_md::probe,
+    read: |disk, name, limits| Ok(Box::new(adit_md::Member::open(disk, limits)?.with_label(name))),
+    assemble: |members, limits| adit_md::Group::assemble(own(members), limits),
+};
+
+impl GroupMember for adit_md::Member {
+    fn group(&self) -> String {
+        self.array_uuid().to_owned()
+    }
+
+    fn identity(&self) -> String {
+        // Old superblocks give devices no identity; their place in the array is one.
+        format!("{} {:?}", self.device_uuid(), self.role())
+    }
+
+    fn members(&self) -> usize {
+        usize::try_from(self.member_count()).unwrap_or(usize::MAX).max(1)
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}
+
+/// Dynamic disks of Windows.
+pub(crate) const LDM: GroupFormat = GroupFormat {
+    member: "dynamic disk of Windows",
+    probe: adit_ldm::probe,
+    read: |disk, name, limits| Ok(Box::new(adit_ldm::Member::open(disk, limits)?.with_label(name))),
+    assemble: |members, limits| adit_ldm::Group::assemble(own(members), limits),
+};
+
+impl GroupMember for adit_ldm::Member {
+    fn group(&self) -> String {
+        self.group_id().to_owned()
+    }
+
+    fn identity(&self) -> String {
+        self.disk_id().to_owned()
+    }
+
+    fn members(&self) -> usize {
+        self.disk_ids().len().max(1)
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}
+
 /// Members of one format in its own type.
 fn own<M: 'static>(members: Vec<Box<dyn GroupMember>>) -> Vec<M> {
     members.into_iter().filter_map(|it| it.into_any().downcast().ok().map(|it| *it)).collect()

@@ -17,9 +17,11 @@ mod opened;
 mod opener;
 mod options;
 mod references;
+mod secret;
 mod select;
 mod source;
 mod span;
+mod verify;
 
 pub use edit::{Blank, Edit, EditParent, ParentState, Relative, Repair, Repaired, Risks};
 pub use formats::{FORMATS, Format};
@@ -28,3 +30,4 @@ pub use locator::Locator;
 pub use opened::{At, Fact, Files, LayerInfo, Opened, Origin};
 pub use opener::Opener;
 pub use options::{NamedParent, OpenOptions, ReferencePolicy};
+pub use secret::Secret;

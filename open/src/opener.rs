@@ -151,6 +151,7 @@ impl Opener {
             Recognised::Table(table) => Ok(self.in_table(here, table, disk, origin)),
             Recognised::VmfsMember => self.in_member(here, disk, &origin),
             Recognised::Vmfs => self.in_vmfs(here, disk, None, Vec::new()),
+            Recognised::Luks => self.in_luks(here, disk),
             Recognised::Group(format) => {
                 let table = self.in_group(&here, Arc::clone(&disk), format)?;
                 Ok(self.in_table(here, table, disk, Origin::Inner))

@@ -1,5 +1,6 @@
 //! What the user decides about opening.
 
+use crate::Secret;
 use adit_core::{Error, Limits, Problem, Result};
 use adit_io::ReadPolicy;
 use std::ffi::{OsStr, OsString};
@@ -61,6 +62,8 @@ pub struct OpenOptions {
     pub parents: Vec<NamedParent>,
     /// The source is a raw disk; never look for an image format or a split in it.
     pub raw: bool,
+    /// What opens encrypted disks, tried one after the other.
+    pub secrets: Vec<Secret>,
     /// How failed reads are tried again.
     pub reads: ReadPolicy,
 }

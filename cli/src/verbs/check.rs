@@ -9,22 +9,42 @@ use adit_open::{At, Opened};
 use serde_json::{Value, json};
 use std::ffi::{OsStr, OsString};
 
-/// Checks every datastore; findings give exit code 3.
+/// What was checked, and what was found.
+struct Checked {
+    opened: Opened,
+    findings: Vec<Finding>,
+    is_image: bool,
+}
+
+impl Checked {
+    /// As `qemu-img check` for images: 2 corrupt, 3 leaks; otherwise 3 for any finding.
+    fn code(&self) -> u8 {
+        let is_leak = |finding: &Finding| finding.code.ends_with("-leak");
+        if self.findings.is_empty() {
+            exit::GOOD
+        } else if self.is_image && !self.findings.iter().all(is_leak) {
+            exit::CORRUPT
+        } else {
+            exit::PARTIAL
+        }
+    }
+}
+
+/// Checks every image and datastore.
 pub fn run(session: &Session, paths: &[OsString]) -> u8 {
     let (mut out, mut documents, mut code) = (Out::new(), Vec::new(), exit::GOOD);
     for path in paths {
         match check(session, path) {
-            Ok((opened, findings)) => {
+            Ok(checked) => {
                 if !session.common.json {
-                    text(&mut out, &opened, &findings);
+                    text(&mut out, &checked.opened, &checked.findings);
                 }
-                if !findings.is_empty() {
-                    code = exit::worse(code, exit::PARTIAL);
-                }
+                code = exit::worse(code, checked.code());
+                let findings = checked.findings.iter().map(output::finding_json);
                 documents.push(json!({
-                    "path": opened.locator.to_string(),
-                    "findings": findings.iter().map(output::finding_json).collect::<Vec<Value>>(),
-                    "notes": output::notes_json(&opened.notes),
+                    "path": checked.opened.locator.to_string(),
+                    "findings": findings.collect::<Vec<Value>>(),
+                    "notes": output::notes_json(&checked.opened.notes),
                 }));
             }
             Err(error) => {
@@ -40,10 +60,17 @@ pub fn run(session: &Session, paths: &[OsString]) -> u8 {
     code
 }
 
-/// All findings: of the tables and layers passed on the way, of the volume, of the file system.
-fn check(session: &Session, path: &OsStr) -> Result<(Opened, Vec<Finding>)> {
-    let opened = session.opener.descend(session.opener.open(path)?)?;
+/// An image by itself; of everything else all findings: of the tables and layers passed on the
+/// way, of the volume, of the file system.
+fn check(session: &Session, path: &OsStr) -> Result<Checked> {
+    let here = session.opener.open(path)?;
     let mut findings: Vec<Finding> = Vec::new();
+    let mut take = |finding: Finding| findings.push(finding);
+    if session.opener.check_image(&here, &mut take, &session.interrupt)? {
+        findings.retain(|finding| finding.severity > Severity::Info);
+        return Ok(Checked { opened: here, findings, is_image: true });
+    }
+    let opened = session.opener.descend(here)?;
     let add = |findings: &mut Vec<Finding>, finding: Finding| {
         let known = |have: &Finding| (&have.code, &have.text) == (&finding.code, &finding.text);
         if finding.severity > Severity::Info && !findings.iter().any(known) {
@@ -55,14 +82,16 @@ fn check(session: &Session, path: &OsStr) -> Result<(Opened, Vec<Finding>)> {
     }
     if let At::Node { files, .. } = &opened.at {
         adit_vmfs_lvm::check(&files.members, &mut |finding| add(&mut findings, finding))?;
-        if let Some(vmfs) = &files.vmfs {
+        let guest = files.guest.as_ref().and_then(|guest| guest.check.as_deref());
+        let vmfs = files.vmfs.as_deref().map(|vmfs| vmfs as &dyn Check);
+        if let Some(fs) = guest.or(vmfs) {
             let mut found = Vec::new();
-            vmfs.check(&mut |finding| found.push(finding), &session.interrupt)?;
+            fs.check(&mut |finding| found.push(finding), &session.interrupt)?;
             // One damage can show in many places; each is told once, and no list is searched.
             findings.extend(found.into_iter().filter(|f| f.severity > Severity::Info));
         }
     }
-    Ok((opened, findings))
+    Ok(Checked { opened, findings, is_image: false })
 }
 
 fn text(out: &mut Out, opened: &Opened, findings: &[Finding]) {
@@ -73,7 +102,8 @@ fn text(out: &mut Out, opened: &Opened, findings: &[Finding]) {
         opened.layers.iter().skip(1).map(|layer| layer.format.as_str()).collect();
     let count = findings.len();
     let plural = if count == 1 { "" } else { "s" };
-    out.line(format!("{}: {} finding{plural} ({})", opened.locator, count, formats.join(", ")));
+    let of = if formats.is_empty() { String::new() } else { format!(" ({})", formats.join(", ")) };
+    out.line(format!("{}: {count} finding{plural}{of}", opened.locator));
     for note in opened.notes.iter().filter(|note| note.severity == Severity::Info) {
         out.line(format!("note: {}", note.text));
     }

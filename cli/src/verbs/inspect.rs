@@ -22,14 +22,18 @@ pub fn run(session: &Session, path: &OsStr, structure: &[String]) -> u8 {
 }
 
 /// The layers of a place that have structures to show: what they are, and how to ask them.
-struct Layers {
+struct Layers<'a> {
+    session: &'a Session,
+    /// The place itself, which may be the file of an image.
+    here: Opened,
     disk: Option<Arc<dyn Disk>>,
     inside: Option<Opened>,
 }
 
-impl Layers {
-    fn of(session: &Session, path: &OsStr) -> Result<Layers> {
+impl Layers<'_> {
+    fn of<'a>(session: &'a Session, path: &OsStr) -> Result<Layers<'a>> {
         let opened = session.open(path)?;
+        let here = opened.clone();
         let disk = match &opened.at {
             At::Disk { disk, .. } => Some(Arc::clone(disk)),
             At::Volumes { disk, origin: Origin::Host(_) | Origin::Inner, .. } => {
@@ -38,15 +42,15 @@ impl Layers {
             _ => None,
         };
         match session.opener.descend(opened) {
-            Ok(inside) => Ok(Layers { disk, inside: Some(inside) }),
+            Ok(inside) => Ok(Layers { session, here, disk, inside: Some(inside) }),
             // A disk with a damaged file system still has tables to show.
-            Err(_) if disk.is_some() => Ok(Layers { disk, inside: None }),
+            Err(_) if disk.is_some() => Ok(Layers { session, here, disk, inside: None }),
             Err(error) => Err(error),
         }
     }
 
     fn structures(&self) -> Vec<(String, String)> {
-        let mut list = Vec::new();
+        let mut list = self.session.opener.image_structures(&self.here).unwrap_or_default();
         if let Some(disk) = &self.disk {
             list.extend(adit_partitions::structures(disk));
         }
@@ -55,6 +59,8 @@ impl Layers {
                 files.members.first().map(|member| member.structures()).unwrap_or_default(),
             );
             list.extend(files.vmfs.as_ref().map(|vmfs| vmfs.structures()).unwrap_or_default());
+            let guest = files.guest.as_ref();
+            list.extend(guest.map(|guest| guest.inspect.structures()).unwrap_or_default());
         }
         list
     }
@@ -77,6 +83,7 @@ impl Layers {
             }
             Err(error) => Err(error),
         };
+        take(self.session.opener.inspect_image(&self.here, name))?;
         if let Some(disk) = &self.disk {
             take(adit_partitions::inspect(disk, name))?;
         }
@@ -86,6 +93,9 @@ impl Layers {
             }
             if let Some(vmfs) = &files.vmfs {
                 take(vmfs.inspect(name))?;
+            }
+            if let Some(guest) = &files.guest {
+                take(guest.inspect.inspect(name))?;
             }
         }
         if found.is_empty() {

@@ -34,7 +34,7 @@ impl Opener {
             return Err(Error::invalid(Problem::Missing, "nobody said how large the disk is")
                 .advise("give a size, or a backing image to take it from"));
         };
-        let notes = parent.iter().filter_map(|parent| apart(parent)).collect();
+        let notes = parent.iter().filter_map(apart).collect();
         let mut made: Vec<PathBuf> = Vec::new();
         let result = make(path, blank, size_bytes, parent, &mut choices, &mut made);
         if result.is_err() {

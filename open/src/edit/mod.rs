@@ -12,6 +12,7 @@ mod qcow;
 mod raw;
 mod record;
 mod vhd;
+mod vhdx;
 mod vmdk;
 
 pub use create::Blank;
@@ -41,13 +42,17 @@ pub(crate) struct Editable {
     /// Who an image is, for its children.
     pub identity: fn(Arc<dyn Disk>, &Limits) -> Result<Vec<u8>>,
     /// Puts an image right.
-    pub repair: fn(Given<'_>, Repair, &mut dyn FnMut(Finding)) -> Result<Repaired>,
+    pub repair: RepairImage,
     /// Makes the file smaller in place, and tells by how many bytes.
     pub compact: fn(Given<'_>, &Interrupt) -> Result<u64>,
 }
 
+type RepairImage = fn(Given<'_>, Repair, &mut dyn FnMut(Finding)) -> Result<Repaired>;
+type FindFile<'a> = &'a mut dyn FnMut(&[u8]) -> Result<Arc<dyn ImageFile>>;
+type MakeFile<'a> = &'a mut dyn FnMut(&str) -> Result<Arc<dyn ImageFile>>;
+
 /// Every format that can be written.
-const EDITABLE: &[Editable] = &[qcow::EDITABLE, vhd::EDITABLE, vmdk::EDITABLE];
+const EDITABLE: &[Editable] = &[qcow::EDITABLE, vhd::EDITABLE, vhdx::EDITABLE, vmdk::EDITABLE];
 
 /// An image to be opened for writing.
 pub(crate) struct Given<'a> {
@@ -58,7 +63,7 @@ pub(crate) struct Given<'a> {
     /// What it stands on.
     pub parent: Option<Arc<dyn Disk>>,
     /// Opens another file of the image by the name it has there, under the policy for references.
-    pub beside: &'a mut dyn FnMut(&[u8]) -> Result<Arc<dyn ImageFile>>,
+    pub beside: FindFile<'a>,
     /// Bounds.
     pub limits: &'a Limits,
 }
@@ -76,7 +81,7 @@ pub(crate) struct Blueprint<'a> {
     /// Options.
     pub choices: &'a mut Choices,
     /// Makes another file beside it.
-    pub beside: &'a mut dyn FnMut(&str) -> Result<Arc<dyn ImageFile>>,
+    pub beside: MakeFile<'a>,
 }
 
 /// What the user takes upon himself.

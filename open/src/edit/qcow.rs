@@ -1,9 +1,10 @@
 //! QCOW2, written.
 
-use super::{Blueprint, Editable, Given};
+use super::{Blueprint, Editable, Given, Repaired};
 use adit_core::{Error, Result};
 use adit_qcow::{
-    Compression, CreateOptions, DataFile, Image, Preallocation, Purpose, Writer, WriterParts,
+    Compression, CreateOptions, DataFile, Image, Preallocation, Purpose, RepairOptions, Writer,
+    WriterParts,
 };
 use std::sync::Arc;
 
@@ -12,7 +13,11 @@ pub(crate) const EDITABLE: Editable = Editable {
     open: |given| Ok(Arc::new(open(given)?)),
     create,
     identity: |_, _| Ok(Vec::new()),
-    repair: |_, _, _| Err(Error::unsupported("QCOW2 images are not repaired yet")),
+    repair: |given, what, report| {
+        let options = RepairOptions { leaks: what.leaks, errors: what.errors };
+        let done = adit_qcow::repair(&given.file, options, given.limits, report)?;
+        Ok(Repaired { fixed: done.fixed, left: done.left })
+    },
     compact: |_, _| Err(Error::unsupported("QCOW2 images are not compacted yet")),
 };
 

@@ -1,9 +1,9 @@
 //! VMDK, written.
 
-use super::{Blueprint, Editable, Given};
+use super::{Blueprint, Editable, Given, Repair, Repaired};
 use crate::images::{Identity, vmdk};
-use adit_core::{Error, ImageFile, Problem, Result};
-use adit_vmdk::{CreateOptions, Subformat, Writer};
+use adit_core::{DiskExt, Error, Finding, ImageFile, Problem, Result, WritableImage};
+use adit_vmdk::{CreateOptions, Descriptor, Kind, Purpose, RepairOptions, Subformat, Writer};
 use std::sync::Arc;
 
 pub(crate) const EDITABLE: Editable = Editable {
@@ -14,13 +14,42 @@ pub(crate) const EDITABLE: Editable = Editable {
         Identity::Vmdk { cid, .. } => Ok(format!("{cid:08x}").into_bytes()),
         _ => Ok(Vec::new()),
     },
-    repair: |_, _, _| Err(Error::unsupported("VMDK images are not repaired yet")),
-    compact: |_, _| Err(Error::unsupported("VMDK images are not compacted yet")),
+    repair,
+    compact: |given, interrupt| {
+        let mut image = open(given)?;
+        let done = image.compact(interrupt)?;
+        image.close()?;
+        Ok(done.freed_bytes)
+    },
 };
 
 pub(crate) fn open(given: Given<'_>) -> Result<Writer> {
     let mut resolve = |reference: &adit_vmdk::Reference| (given.beside)(&reference.name);
     Writer::open(&given.name, given.file, given.parent, &mut resolve, given.limits)
+}
+
+/// Every sparse file of the image, one after the other.
+fn repair(given: Given<'_>, what: Repair, report: &mut dyn FnMut(Finding)) -> Result<Repaired> {
+    let options = RepairOptions { leaks: what.leaks, errors: what.errors };
+    let head = given.file.read_prefix(0, 64 << 10)?;
+    if adit_vmdk::probe(&head) != Some(Kind::Descriptor) {
+        let done = adit_vmdk::repair(&given.file, options, given.limits, report)?;
+        return Ok(Repaired { fixed: done.fixed, left: done.left });
+    }
+    let size = usize::try_from(given.file.size_bytes()).unwrap_or(usize::MAX);
+    let text = given.file.read_prefix(0, size.min(4 << 20))?;
+    let descriptor = Descriptor::parse(&text, given.limits)?;
+    let mut all = Repaired::default();
+    for reference in descriptor.references() {
+        let Purpose::Extent(_) = reference.purpose else { continue };
+        let file = (given.beside)(&reference.name)?;
+        if adit_vmdk::probe(&file.read_prefix(0, 64 << 10)?).is_some() {
+            let done = adit_vmdk::repair(&file, options, given.limits, report)?;
+            all.fixed += done.fixed;
+            all.left += done.left;
+        }
+    }
+    Ok(all)
 }
 
 fn create(blueprint: &mut Blueprint<'_>) -> Result<()> {

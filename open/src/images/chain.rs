@@ -6,7 +6,7 @@ use super::{Contents, Expect, Image, Parts, Wanted, is_not_the_one, qcow};
 use crate::formats::{Format, recognise_image};
 use crate::source::{FileId, Source};
 use crate::{LayerInfo, Opener, references};
-use adit_core::{Disk, Error, Finding, Kind, Limits, Name, Problem, Result};
+use adit_core::{Disk, Error, Finding, Interrupt, Kind, Limits, Name, Problem, Result};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -51,11 +51,9 @@ pub(crate) fn open(
     chain.build()
 }
 
-/// What an image stands on: the files that hold its data, and its parent.
+/// What an image stands on.
 #[derive(Debug, Default)]
 pub(crate) struct Below {
-    /// The image's own data file, for formats that keep one apart.
-    pub data: Option<Source>,
     /// The file of the parent, and its disk with all below it.
     pub parent: Option<(Source, ChainDisk)>,
 }
@@ -74,7 +72,6 @@ pub(crate) fn below(opener: &Opener, file: Source, format: &Format) -> Result<Be
     chain.descend()?;
     chain.named.finish()?;
     let rest = chain.links.split_off(1);
-    let data = chain.links.pop().and_then(|link| link.data);
     let parent = match rest.first().map(|link| link.file.clone()) {
         Some(source) => {
             chain.links = rest;
@@ -82,7 +79,26 @@ pub(crate) fn below(opener: &Opener, file: Source, format: &Format) -> Result<Be
         }
         None => None,
     };
-    Ok(Below { data, parent })
+    Ok(Below { parent })
+}
+
+/// Checks the image in `file` alone, without what it stands on.
+pub(crate) fn check(
+    opener: &Opener,
+    file: &Source,
+    format: &Format,
+    report: &mut dyn FnMut(Finding),
+    interrupt: &Interrupt,
+) -> Result<()> {
+    let image = read(file, format, &opener.options().limits)?;
+    let mut extent =
+        |name: &[u8]| references::resolve(name, file, opener.options()).map(|found| found.disk);
+    image.check(&mut extent, report, interrupt)
+}
+
+/// The headers of the image in `file`.
+pub(crate) fn headers(opener: &Opener, file: &Source, format: &Format) -> Result<Box<dyn Image>> {
+    read(file, format, &opener.options().limits)
 }
 
 /// The file of an image's parent, without opening more than its headers.

@@ -16,10 +16,10 @@ pub(crate) mod vhd;
 pub(crate) mod vhdx;
 pub(crate) mod vmdk;
 
-pub(crate) use chain::{Below, below, open, parent_of};
+pub(crate) use chain::{Below, below, check, headers, open, parent_of};
 
 use crate::Fact;
-use adit_core::{Disk, Error, Finding, Kind, Problem, Result};
+use adit_core::{Disk, Error, Finding, Inspect, Interrupt, Kind, Problem, Result};
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -35,9 +35,16 @@ pub(crate) trait Image: Debug {
     ///
     /// Errors: `Corrupt` with both identities if it is another one.
     fn accepts(&self, parent: &Identity) -> Result<Vec<Finding>>;
+    /// Checks every invariant the format has; `extent` finds files with parts of it.
+    fn check(&self, extent: Find<'_>, report: Report<'_>, interrupt: &Interrupt) -> Result<()>;
+    /// Shows its structures, if the format has that.
+    fn inspect(&self) -> Option<&dyn Inspect>;
     /// The disk; `name` is what to call the image, `extent` finds files with parts of it.
     fn disk(&self, name: &str, parts: Parts, extent: Find<'_>) -> Result<Contents>;
 }
+
+/// Takes what a check finds.
+pub(crate) type Report<'a> = &'a mut dyn FnMut(Finding);
 
 /// Finds the file of an extent by its name.
 pub(crate) type Find<'a> = &'a mut dyn FnMut(&[u8]) -> Result<Arc<dyn Disk>>;

@@ -1,9 +1,9 @@
 //! Parallels: single images, and bundles that a `DiskDescriptor.xml` describes.
 
-use super::{Contents, Find, Identity, Image, Parts, Wanted, facts, other_format, text_of};
+use super::{Contents, Find, Identity, Image, Parts, Report, Wanted, facts, other_format, text_of};
 use crate::Fact;
 use crate::formats::Ends;
-use adit_core::{Disk, DiskExt, Finding, Limits, Result};
+use adit_core::{Check, Disk, DiskExt, Finding, Inspect, Interrupt, Limits, Result};
 use adit_parallels::{Descriptor, Kind};
 use std::sync::Arc;
 
@@ -53,6 +53,26 @@ impl Image for Parallels {
 
     fn accepts(&self, _parent: &Identity) -> Result<Vec<Finding>> {
         Err(other_format())
+    }
+
+    fn check(&self, extent: Find<'_>, report: Report<'_>, interrupt: &Interrupt) -> Result<()> {
+        match self {
+            Parallels::Image(image) => image.check(report, interrupt),
+            Parallels::Bundle(descriptor) => {
+                // Opening the bundle compares all of its files with what it says of them.
+                let mut resolve = |file: &adit_parallels::Reference| extent(&file.name);
+                let opened = adit_parallels::open("bundle", descriptor, None, &mut resolve)?;
+                opened.notes.into_iter().for_each(report);
+                Ok(())
+            }
+        }
+    }
+
+    fn inspect(&self) -> Option<&dyn Inspect> {
+        match self {
+            Parallels::Image(image) => Some(image),
+            Parallels::Bundle(_) => None,
+        }
     }
 
     fn disk(&self, name: &str, _parts: Parts, extent: Find<'_>) -> Result<Contents> {

@@ -1,8 +1,8 @@
 //! QCOW and QCOW2.
 
-use super::{Contents, Expect, Find, Identity, Image, Parts, Wanted, facts};
+use super::{Contents, Expect, Find, Identity, Image, Parts, Report, Wanted, facts};
 use crate::Fact;
-use adit_core::{Disk, DiskExt, Finding, Limits, Result};
+use adit_core::{Check, Disk, DiskExt, Finding, Inspect, Interrupt, Limits, Result};
 use adit_qcow::{Purpose, Reference, SnapshotSize};
 use std::sync::Arc;
 
@@ -55,6 +55,14 @@ impl Image for Qcow {
     fn accepts(&self, _parent: &Identity) -> Result<Vec<Finding>> {
         // QCOW stores nothing to compare.
         Ok(Vec::new())
+    }
+
+    fn check(&self, _: Find<'_>, report: Report<'_>, interrupt: &Interrupt) -> Result<()> {
+        self.image.check(report, interrupt)
+    }
+
+    fn inspect(&self) -> Option<&dyn Inspect> {
+        Some(&self.image)
     }
 
     fn disk(&self, name: &str, parts: Parts, _extent: Find<'_>) -> Result<Contents> {

@@ -1,8 +1,8 @@
 //! A parent that its child calls raw: never looked at.
 
-use super::{Contents, Find, Identity, Image, Parts, Wanted};
+use super::{Contents, Find, Identity, Image, Parts, Report, Wanted};
 use crate::Fact;
-use adit_core::{Disk, DiskExt, Error, Finding, Problem, Result};
+use adit_core::{Disk, DiskExt, Error, Finding, Inspect, Interrupt, Problem, Result};
 use std::sync::Arc;
 
 /// Raw bytes.
@@ -24,6 +24,14 @@ impl Image for Raw {
 
     fn accepts(&self, _parent: &Identity) -> Result<Vec<Finding>> {
         Err(Error::invalid(Problem::Missing, "a raw disk has no parent"))
+    }
+
+    fn check(&self, _: Find<'_>, _: Report<'_>, _: &Interrupt) -> Result<()> {
+        Ok(())
+    }
+
+    fn inspect(&self) -> Option<&dyn Inspect> {
+        None
     }
 
     fn disk(&self, _name: &str, _parts: Parts, _extent: Find<'_>) -> Result<Contents> {

@@ -1,7 +1,7 @@
 //! VDI, whose parents have no names.
 
-use super::{Contents, Expect, Find, Identity, Image, Parts, Wanted, facts, other_format};
-use adit_core::{Disk, Finding, Limits, Result};
+use super::{Contents, Expect, Find, Identity, Image, Parts, Report, Wanted, facts, other_format};
+use adit_core::{Check, Disk, Finding, Inspect, Interrupt, Limits, Result};
 use adit_vdi::Reference;
 use std::sync::Arc;
 
@@ -35,6 +35,14 @@ impl Image for Vdi {
     fn accepts(&self, parent: &Identity) -> Result<Vec<Finding>> {
         let Identity::Vdi(parent) = parent else { return Err(other_format()) };
         self.0.accepts_parent(parent).map(|()| Vec::new())
+    }
+
+    fn check(&self, _: Find<'_>, report: Report<'_>, interrupt: &Interrupt) -> Result<()> {
+        self.0.check(report, interrupt)
+    }
+
+    fn inspect(&self) -> Option<&dyn Inspect> {
+        Some(&self.0)
     }
 
     fn disk(&self, name: &str, parts: Parts, _extent: Find<'_>) -> Result<Contents> {

@@ -1,8 +1,8 @@
 //! VHD.
 
-use super::{Contents, Expect, Find, Identity, Image, Parts, Wanted, facts, other_format};
+use super::{Contents, Expect, Find, Identity, Image, Parts, Report, Wanted, facts, other_format};
 use crate::formats::Ends;
-use adit_core::{Disk, Finding, Limits, Result};
+use adit_core::{Check, Disk, Finding, Inspect, Interrupt, Limits, Result};
 use adit_vhd::{Purpose, Reference};
 use std::sync::Arc;
 
@@ -56,6 +56,14 @@ impl Image for Vhd {
             Identity::None if self.0.parent_is_raw() => Ok(Vec::new()),
             _ => Err(other_format()),
         }
+    }
+
+    fn check(&self, _: Find<'_>, report: Report<'_>, interrupt: &Interrupt) -> Result<()> {
+        self.0.check(report, interrupt)
+    }
+
+    fn inspect(&self) -> Option<&dyn Inspect> {
+        Some(&self.0)
     }
 
     fn disk(&self, name: &str, parts: Parts, _extent: Find<'_>) -> Result<Contents> {

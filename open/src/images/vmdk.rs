@@ -1,9 +1,11 @@
 //! VMDK: descriptors, and sparse extents with or without one inside.
 
-use super::{Contents, Expect, Find, Identity, Image, Parts, Wanted, other_format, text_of};
+use super::{
+    Contents, Expect, Find, Identity, Image, Parts, Report, Wanted, other_format, text_of,
+};
 use crate::Fact;
 use crate::formats::Ends;
-use adit_core::{Disk, DiskExt, Error, Finding, Limits, Result};
+use adit_core::{Disk, DiskExt, Error, Finding, Inspect, Interrupt, Limits, Result};
 use adit_vmdk::{Descriptor, Kind, Purpose, Reference};
 use std::sync::Arc;
 
@@ -85,6 +87,33 @@ impl Image for Vmdk {
             descriptor.accepts_parent(*cid, uuid.as_deref())?;
         }
         Ok(Vec::new())
+    }
+
+    fn check(&self, extent: Find<'_>, report: Report<'_>, interrupt: &Interrupt) -> Result<()> {
+        let sparse = |file: &Arc<dyn Disk>, name: &str, report: Report<'_>| {
+            adit_vmdk::check_sparse(name, file, &self.limits, report, interrupt)
+        };
+        if self.kind != Kind::Descriptor {
+            return sparse(&self.file, "", report);
+        }
+        let Some(descriptor) = &self.descriptor else { return Ok(()) };
+        for reference in descriptor.references() {
+            let Purpose::Extent(_) = reference.purpose else { continue };
+            let name = reference.text();
+            match extent(&reference.name) {
+                Err(error) => report(Finding::from_error("vmdk-extent-missing", &error)),
+                Ok(file) if adit_vmdk::probe(&file.read_prefix(0, 4096)?).is_some() => {
+                    sparse(&file, &name, report)?;
+                }
+                // A flat extent has no structure; opening the disk compares its length.
+                Ok(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn inspect(&self) -> Option<&dyn Inspect> {
+        None
     }
 
     fn disk(&self, name: &str, parts: Parts, extent: Find<'_>) -> Result<Contents> {
