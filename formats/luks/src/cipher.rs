@@ -128,7 +128,7 @@ impl Cipher {
     /// Errors: `Invalid` when `buf` is no whole number of sectors.
     pub fn decrypt(&self, first_sector: u64, buf: &mut [u8]) -> Result<()> {
         self.each_sector(first_sector, buf, |iv, sector| match &self.mode {
-            Mode::Xts(tweak) => self.xts(tweak, iv, sector, Keyed::decrypt),
+            Mode::Xts(_) => self.xts(iv, sector, Keyed::decrypt),
             Mode::Cbc => self.cbc_decrypt(iv, sector),
         })
     }
@@ -138,7 +138,7 @@ impl Cipher {
     /// Units, errors: as `decrypt`.
     pub fn encrypt(&self, first_sector: u64, buf: &mut [u8]) -> Result<()> {
         self.each_sector(first_sector, buf, |iv, sector| match &self.mode {
-            Mode::Xts(tweak) => self.xts(tweak, iv, sector, Keyed::encrypt),
+            Mode::Xts(_) => self.xts(iv, sector, Keyed::encrypt),
             Mode::Cbc => self.cbc_encrypt(iv, sector),
         })
     }
@@ -156,44 +156,42 @@ impl Cipher {
             return Err(Error::invalid(Problem::Misaligned, detail));
         }
         let mut number = first;
-        for sector in buf.chunks_exact_mut(self.sector_bytes) {
-            let (blocks, _) = Block::slice_as_chunks_mut(sector);
-            each(self.vector(number), blocks);
-            number = number.wrapping_add(step);
+        // Vectors of many sectors are encrypted at once, as their blocks are.
+        for sectors in buf.chunks_mut(self.sector_bytes.saturating_mul(BATCH)) {
+            let mut vectors = [Block::default(); BATCH];
+            let mut count = 0usize;
+            for (_, room) in sectors.chunks(self.sector_bytes).zip(&mut vectors) {
+                *room = self.plain_vector(number);
+                number = number.wrapping_add(step);
+                count = count.saturating_add(1);
+            }
+            let vectors = vectors.get_mut(..count).unwrap_or_default();
+            if let Iv::Essiv(key) = &self.iv {
+                key.encrypt(vectors);
+            }
+            if let Mode::Xts(tweak) = &self.mode {
+                tweak.encrypt(vectors);
+            }
+            for (sector, vector) in sectors.chunks_exact_mut(self.sector_bytes).zip(vectors) {
+                each(*vector, Block::slice_as_chunks_mut(sector).0);
+            }
         }
         Ok(())
     }
 
-    fn vector(&self, number: u64) -> Block {
-        let low = |bytes: &[u8]| {
-            let mut block = Block::default();
-            block.iter_mut().zip(bytes).for_each(|(room, byte)| *room = *byte);
-            block
-        };
-        match &self.iv {
-            Iv::Plain => low(&u32::try_from(number & 0xffff_ffff).unwrap_or(0).to_le_bytes()),
-            Iv::Plain64 => low(&number.to_le_bytes()),
-            Iv::Plain64Be => Block::from(u128::from(number).to_be_bytes()),
-            Iv::Essiv(key) => {
-                let mut block = low(&number.to_le_bytes());
-                key.encrypt(std::slice::from_mut(&mut block));
-                block
-            }
-        }
+    fn plain_vector(&self, number: u64) -> Block {
+        Block::from(match &self.iv {
+            Iv::Plain => u128::from(number & 0xffff_ffff).to_le_bytes(),
+            Iv::Plain64 | Iv::Essiv(_) => u128::from(number).to_le_bytes(),
+            Iv::Plain64Be => u128::from(number).to_be_bytes(),
+        })
     }
 
     /// XEX with a tweak that doubles from block to block.
     ///
     /// Source: IEEE 1619-2007.
-    fn xts(
-        &self,
-        tweak: &Keyed,
-        mut iv: Block,
-        sector: &mut [Block],
-        work: impl Fn(&Keyed, &mut [Block]),
-    ) {
-        tweak.encrypt(std::slice::from_mut(&mut iv));
-        let mut next = number(&iv);
+    fn xts(&self, tweak: Block, sector: &mut [Block], work: impl Fn(&Keyed, &mut [Block])) {
+        let mut next = number(&tweak);
         for batch in sector.chunks_mut(BATCH) {
             let mut tweaks = [0u128; BATCH];
             for (block, room) in batch.iter_mut().zip(&mut tweaks) {
