@@ -1,8 +1,10 @@
 //! The command line, with examples for every verb.
 
 mod images;
+mod serve;
 
 pub use images::{Create, Force, ImageVerb, Snapshot, Write};
+pub use serve::{Ctl, CtlCommand, Nbd, Overlay, Serve, Which};
 
 use crate::units::parse_bytes;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -302,6 +304,19 @@ pub enum Verb {
         #[command(subcommand)]
         protocol: Serve,
     },
+    /// Tell a running server what to do: snapshots, commits, limits
+    #[command(
+        after_help = "Examples:\n  adit ctl /tmp/nbd.ctl list\n  adit ctl /tmp/nbd.ctl snapshot before-upgrade.qcow2\n  adit ctl /tmp/nbd.ctl commit --wait\n  adit ctl --json /tmp/nbd.ctl stats"
+    )]
+    Ctl(Ctl),
+    /// Look into kept overlays, commit or discard them
+    #[command(
+        after_help = "Examples:\n  adit overlay info changes.qcow2\n  adit overlay diff changes.qcow2\n  adit overlay commit --into-original changes.qcow2\n  adit overlay discard changes.qcow2"
+    )]
+    Overlay {
+        #[command(subcommand)]
+        action: Overlay,
+    },
     /// List the bounds that `--limit` changes
     Limits,
     /// Print a shell completion script
@@ -447,36 +462,6 @@ pub struct Hash {
     /// Compare with a manifest, or with the output of sha256sum; exit code 1 when they differ
     #[arg(long, value_name = "MANIFEST", conflicts_with = "output")]
     pub check: Option<PathBuf>,
-}
-
-/// How disks are served.
-#[derive(Debug, Subcommand)]
-pub enum Serve {
-    /// Over the Network Block Device protocol, read-only
-    #[command(
-        after_help = "Examples:\n  adit serve nbd --socket /tmp/nbd.sock lun.img//web01/web01.vmdk\n  adit serve nbd --port 10809 a.vmdk b.vhdx\n  adit serve nbd disk.qcow2 --run 'qemu-img convert -O raw $uri out.raw'"
-    )]
-    Nbd(Nbd),
-}
-
-/// Options of `serve nbd`.
-#[derive(Args, Debug)]
-pub struct Nbd {
-    /// Disks, images, partitions or files
-    #[arg(required = true)]
-    pub paths: Vec<OsString>,
-    /// Listen on this Unix socket
-    #[arg(long, value_name = "PATH")]
-    pub socket: Option<PathBuf>,
-    /// Listen on this TCP port (0 takes a free one)
-    #[arg(long, value_name = "PORT")]
-    pub port: Option<u16>,
-    /// Listen on this address; there is no password, so the default is loopback
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1", requires = "port")]
-    pub bind: std::net::IpAddr,
-    /// Run a shell command with $uri set, and stop when it ends, with its exit code
-    #[arg(long, value_name = "COMMAND")]
-    pub run: Option<String>,
 }
 
 /// Options of `ls`.

@@ -4,6 +4,7 @@ mod cat;
 mod check;
 mod convert;
 mod cp;
+mod ctl;
 mod df;
 mod diff;
 mod explain;
@@ -15,12 +16,14 @@ mod hexdump;
 mod images;
 mod info;
 mod inspect;
+mod kept;
 mod list;
 mod locate;
 mod ls;
 mod map;
 mod mount;
 mod os;
+mod overlay;
 mod serve;
 mod stat;
 mod tar;
@@ -65,6 +68,8 @@ pub fn run(verb: Verb, session: &Session) -> u8 {
         Verb::Umount { directory } => mount::unmount(session, &directory),
         Verb::Mounts => mount::list(session),
         Verb::Serve { protocol: crate::args::Serve::Nbd(nbd) } => serve::nbd(session, &nbd),
+        Verb::Ctl(ctl) => ctl::run(session, &ctl),
+        Verb::Overlay { action } => overlay::run(session, &action),
         Verb::Limits => generate::limits(session),
         Verb::Completions { shell } => generate::completions(shell),
         Verb::Man { directory } => generate::man(session, &directory),

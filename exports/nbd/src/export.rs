@@ -5,6 +5,7 @@ use crate::protocol::{STRING_BYTES_MAX, transmission};
 use adit_core::{Disk, DiskExt, Error, Problem, Result, WritableDisk};
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// A disk under a name.
 #[derive(Clone, Debug)]
@@ -17,6 +18,15 @@ pub struct Export {
     pub(crate) layers: Vec<Arc<dyn Disk>>,
     pub(crate) bitmaps: Vec<Bitmap>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) state: Arc<State>,
+}
+
+/// What happens to an export while it is served. Clones share it.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    /// Changes of its bytes so far: what was looked up before one does not count after it.
+    changes: AtomicU64,
+    closed: AtomicBool,
 }
 
 /// A named set of ranges, answered as `qemu:dirty-bitmap:NAME`.
@@ -39,6 +49,7 @@ impl Export {
             fast_zeroes: false,
             bitmaps: Vec::new(),
             counters: Arc::default(),
+            state: Arc::default(),
         }
     }
 
@@ -91,6 +102,16 @@ impl Export {
         &self.name
     }
 
+    /// The text for people.
+    pub fn description(&self) -> &str {
+        &self.description
+    }
+
+    /// Whether clients can write.
+    pub fn is_writable(&self) -> bool {
+        self.writable.is_some()
+    }
+
     /// Length in bytes.
     pub fn size_bytes(&self) -> u64 {
         self.disk.size_bytes()
@@ -99,6 +120,25 @@ impl Export {
     /// Its counters, which live on with the export.
     pub fn counters(&self) -> Arc<Counters> {
         Arc::clone(&self.counters)
+    }
+
+    /// Says that bytes have changed by other ways than through clients.
+    pub fn changed(&self) {
+        self.state.changes.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn changes(&self) -> u64 {
+        self.state.changes.load(Ordering::SeqCst)
+    }
+
+    /// Takes it away: no new client finds it, and those there are told that it is going.
+    pub fn close(&self) {
+        self.state.closed.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether it was taken away.
+    pub fn is_closed(&self) -> bool {
+        self.state.closed.load(Ordering::SeqCst)
     }
 
     pub(crate) fn check(&self) -> Result<()> {

@@ -63,10 +63,17 @@ pub struct Job {
     pub kind: JobKind,
     /// Length of the disk when it began. Unit: bytes.
     pub total_bytes: u64,
-    work: Arc<Work>,
+    /// Let go of at the end, and with it of layers that nobody else holds any more.
+    work: Mutex<Progress>,
     interrupt: Interrupt,
     state: Mutex<JobState>,
     ended: Condvar,
+}
+
+#[derive(Debug)]
+enum Progress {
+    Now(Arc<Work>),
+    Last(u64, u64),
 }
 
 /// The jobs of a disk.
@@ -76,7 +83,7 @@ pub(crate) struct Jobs(Mutex<(u64, Vec<Arc<Job>>)>);
 /// Jobs that are remembered after they ended.
 const JOBS_MAX: usize = 64;
 
-pub(crate) type Finish = Box<dyn FnOnce(&Layer) -> Result<()> + Send>;
+pub(crate) type Finish = Box<dyn FnOnce(&mut [Layer]) -> Result<()> + Send>;
 
 impl Job {
     /// Stops it as soon as it can be; what it copied stays where it is and does no harm.
@@ -91,7 +98,10 @@ impl Job {
 
     /// Bytes of the disk that were gone through, and of those how many were copied.
     pub fn progress(&self) -> (u64, u64) {
-        self.work.progress()
+        match &*self.work.lock().unwrap_or_else(PoisonError::into_inner) {
+            Progress::Now(work) => work.progress(),
+            Progress::Last(reached, copied) => (*reached, *copied),
+        }
     }
 
     /// Waits until it has ended.
@@ -124,18 +134,19 @@ impl Job {
                 id,
                 kind,
                 total_bytes,
-                work: Arc::clone(&work),
+                work: Mutex::new(Progress::Now(Arc::clone(&work))),
                 interrupt: Interrupt::default(),
                 state: Mutex::new(JobState::Running),
                 ended: Condvar::new(),
             });
-            live.set_work(Some(work));
-            Ok(job)
+            live.set_work(Some(Arc::clone(&work)));
+            Ok((job, work))
         })?;
+        let (job, work) = job;
         let (theirs, ours) = (Arc::clone(live), Arc::clone(&job));
         let spawned = std::thread::Builder::new()
             .name(format!("adit-{}", kind.word()))
-            .spawn(move || ours.run(&theirs, finish, patience));
+            .spawn(move || ours.run(&theirs, &work, finish, patience));
         if let Err(why) = spawned {
             let error = Error::io(Problem::Refused, "starting a thread", &why);
             live.set_work(None);
@@ -145,17 +156,16 @@ impl Job {
         Ok(job)
     }
 
-    fn run(&self, live: &Live, finish: Finish, patience: Duration) {
+    fn run(&self, live: &Live, work: &Arc<Work>, finish: Finish, patience: Duration) {
         // However this thread ends, writers must not go on working for it.
-        let undo = Undo { job: self, live };
-        let done = self.work.run(&self.interrupt).and_then(|()| {
+        let undo = Undo { job: self, live, work };
+        let done = work.run(&self.interrupt).and_then(|()| {
             live.alter(patience, |live| {
                 self.interrupt.check()?;
-                self.work.seal()?;
+                work.seal()?;
                 let layers = live.layers();
-                let after = self.work.layers_after(layers.clone())?;
-                let top = layers.last().ok_or_else(crate::live::no_layers)?;
-                finish(top)?;
+                let mut after = work.layers_after(layers)?;
+                finish(&mut after)?;
                 live.set_stack(after, None)
             })
         });
@@ -169,6 +179,8 @@ impl Job {
     }
 
     fn end(&self, ended: JobState) {
+        let (reached, copied) = self.progress();
+        *self.work.lock().unwrap_or_else(PoisonError::into_inner) = Progress::Last(reached, copied);
         let mut state = self.lock();
         if matches!(*state, JobState::Running) {
             *state = ended;
@@ -181,6 +193,7 @@ impl Job {
 struct Undo<'a> {
     job: &'a Job,
     live: &'a Live,
+    work: &'a Arc<Work>,
 }
 
 impl Undo<'_> {
@@ -188,7 +201,7 @@ impl Undo<'_> {
     /// nobody has to be waited for.
     fn forget_work(&self) {
         let is_ours =
-            self.live.stack().work.as_ref().is_some_and(|work| Arc::ptr_eq(work, &self.job.work));
+            self.live.stack().work.as_ref().is_some_and(|work| Arc::ptr_eq(work, self.work));
         if is_ours {
             self.live.set_work(None);
         }

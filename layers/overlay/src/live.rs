@@ -12,6 +12,9 @@ use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
+/// Every layer makes a read slower; walks down a stack end soon after this many.
+const LAYERS_MAX: usize = 48;
+
 /// A stack of layers, used as one disk through its top.
 ///
 /// Every change of the stack is all or nothing: requests are held up, those under way end, what
@@ -79,34 +82,39 @@ impl Live {
         lock(&self.paused).is_some()
     }
 
-    /// Puts a layer on top: a snapshot of what is there. `build` is given the present top.
+    /// Puts a layer on top: a snapshot of what is there. `build` is given the present top, which
+    /// it may rename.
     ///
     /// Errors: `Busy` while a job runs or if requests do not end within `patience`; those of the
     /// flush and of `build`. The old stack goes on then.
     pub fn push(
         &self,
         patience: Duration,
-        build: impl FnOnce(&Layer) -> Result<Layer>,
+        build: impl FnOnce(&mut Layer) -> Result<Layer>,
     ) -> Result<()> {
         self.change(patience, |layers| {
-            let top = layers.last().ok_or_else(no_layers)?;
+            if layers.len() >= LAYERS_MAX {
+                let detail = format!("{LAYERS_MAX} layers stand on each other already");
+                return Err(Error::new(Kind::Limit, Problem::TooMany, detail)
+                    .advise("commit or flatten first"));
+            }
+            let top = layers.last_mut().ok_or_else(no_layers)?;
             let new = build(top)?;
             layers.push(new);
             Ok(())
         })
     }
 
-    /// Puts another layer in the place of the top. `build` is given the present one.
+    /// Puts other layers in the place of those there are, which `build` is given, bottom first.
     ///
-    /// Errors: as [`Live::push`]; `Invalid` if the new one has another size.
+    /// Errors: as [`Live::push`]; `Invalid` if the new top has another size.
     pub fn swap(
         &self,
         patience: Duration,
-        build: impl FnOnce(&Layer) -> Result<Layer>,
+        build: impl FnOnce(&[Layer]) -> Result<Vec<Layer>>,
     ) -> Result<()> {
         self.change(patience, |layers| {
-            let top = layers.pop().ok_or_else(no_layers)?;
-            layers.push(build(&top)?);
+            *layers = build(layers)?;
             Ok(())
         })
     }
@@ -129,27 +137,28 @@ impl Live {
     }
 
     /// Merges the top into the layer below it, in the background, while writes go on. `finish` is
-    /// called at the end, when all is durable below and nobody reads or writes: what it does to
-    /// files takes effect together with the change of the stack, or not at all.
+    /// called at the end with the layers as they will be, when all is durable below and nobody
+    /// reads or writes: what it does to files and names takes effect together with the change of
+    /// the stack; if it fails, all stays as it is.
     ///
     /// Errors: `ReadOnly` if the layer below cannot be written; `Busy` while another job runs.
     pub fn commit(
         self: &Arc<Self>,
         patience: Duration,
-        finish: impl FnOnce() -> Result<()> + Send + 'static,
+        finish: impl FnOnce(&mut [Layer]) -> Result<()> + Send + 'static,
     ) -> Result<Arc<Job>> {
-        Job::start(self, JobKind::Commit, patience, Box::new(|_| finish()))
+        Job::start(self, JobKind::Commit, patience, Box::new(finish))
     }
 
     /// Copies into the top what it reads from the layers below it, in the background, while
-    /// writes go on. `finish` is called at the end with the top, when it holds everything and
-    /// nobody reads or writes: it records that there is nothing below any more.
+    /// writes go on. `finish` is called at the end with that one layer, when it holds everything
+    /// and nobody reads or writes: it records that there is nothing below any more.
     ///
     /// Errors: `Invalid` if there is nothing below; `Busy` while another job runs.
     pub fn flatten(
         self: &Arc<Self>,
         patience: Duration,
-        finish: impl FnOnce(&Layer) -> Result<()> + Send + 'static,
+        finish: impl FnOnce(&mut [Layer]) -> Result<()> + Send + 'static,
     ) -> Result<Arc<Job>> {
         Job::start(self, JobKind::Flatten, patience, Box::new(finish))
     }

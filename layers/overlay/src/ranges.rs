@@ -6,9 +6,12 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 /// The ranges under work.
 #[derive(Debug, Default)]
 pub(crate) struct Ranges {
-    held: Mutex<(u64, Vec<(u64, Range<u64>)>)>,
+    held: Mutex<Taken>,
     freed: Condvar,
 }
+
+/// The next number, and every range with its own.
+type Taken = (u64, Vec<(u64, Range<u64>)>);
 
 /// A range that nobody else works on until this is dropped.
 #[derive(Debug)]
@@ -30,7 +33,7 @@ impl Ranges {
         Held { of: self, id }
     }
 
-    fn held(&self) -> MutexGuard<'_, (u64, Vec<(u64, Range<u64>)>)> {
+    fn held(&self) -> MutexGuard<'_, Taken> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -39,7 +39,7 @@ fn snapshots_commits_and_flattens_keep_every_byte_of_a_model() {
                     live.push(PATIENCE, |top| Ok(over(top, folder.path()))).unwrap();
                 }
                 2 if live.layers().len() > 1 => {
-                    let job = live.commit(PATIENCE, || Ok(())).unwrap();
+                    let job = live.commit(PATIENCE, |_| Ok(())).unwrap();
                     model.run(&*live, 10, None);
                     job.wait();
                     assert!(matches!(job.state(), JobState::Done), "{:?}", job.state());
@@ -108,7 +108,7 @@ fn writers_and_readers_lose_nothing_while_hundreds_of_changes_pass_under_them() 
             if depth < 2 || depth < 5 && random.below(2) == 0 {
                 live.push(PATIENCE, |top| Ok(over(top, folder.path()))).unwrap();
             } else {
-                let job = live.commit(PATIENCE, || Ok(())).unwrap();
+                let job = live.commit(PATIENCE, |_| Ok(())).unwrap();
                 let cancelled = random.below(3) == 0;
                 if cancelled {
                     job.cancel();
@@ -191,12 +191,12 @@ fn a_commit_that_cannot_write_below_ends_and_nobody_else_notices() {
         live.write_at(&[at as u8; 5000], at * 100_000).unwrap();
     }
     ram.fail_writes(true);
-    let job = live.commit(PATIENCE, || Ok(())).unwrap();
+    let job = live.commit(PATIENCE, |_| Ok(())).unwrap();
     job.wait();
     assert!(matches!(job.state(), JobState::Failed(_)));
     live.write_at(&[99; 10], 0).unwrap();
     ram.fail_writes(false);
-    let job = live.commit(PATIENCE, || Ok(())).unwrap();
+    let job = live.commit(PATIENCE, |_| Ok(())).unwrap();
     job.wait();
     assert!(matches!(job.state(), JobState::Done), "{:?}", job.state());
     assert_eq!(ram.bytes()[..10], [99; 10]);
@@ -211,7 +211,7 @@ fn a_finish_that_fails_keeps_both_layers() {
     let (live, ram, folder) = stack();
     live.push(PATIENCE, |top| Ok(over(top, folder.path()))).unwrap();
     live.write_at(&[3; 10], 20).unwrap();
-    let job = live.commit(PATIENCE, || Err(Error::lost("the file is gone"))).unwrap();
+    let job = live.commit(PATIENCE, |_| Err(Error::lost("the file is gone"))).unwrap();
     job.wait();
     assert!(matches!(job.state(), JobState::Failed(_)));
     assert_eq!(live.layers().len(), 2);
@@ -222,7 +222,7 @@ fn a_finish_that_fails_keeps_both_layers() {
 #[test]
 fn what_cannot_be_done_is_refused_with_the_reason() {
     let (live, ram, folder) = stack();
-    assert_eq!(live.commit(PATIENCE, || Ok(())).unwrap_err().kind(), Kind::Invalid);
+    assert_eq!(live.commit(PATIENCE, |_| Ok(())).unwrap_err().kind(), Kind::Invalid);
     assert_eq!(live.resize(PATIENCE, 10).unwrap_err().problem(), Problem::Refused);
     assert_eq!(live.resize(PATIENCE, 1 << 30).unwrap_err().kind(), Kind::Unsupported);
     assert_eq!(
@@ -233,7 +233,7 @@ fn what_cannot_be_done_is_refused_with_the_reason() {
     let top = over(&base, folder.path());
     let live = Live::new(vec![base, top]).unwrap();
     live.write_at(&[1], 0).unwrap();
-    assert_eq!(live.commit(PATIENCE, || Ok(())).unwrap_err().kind(), Kind::ReadOnly);
+    assert_eq!(live.commit(PATIENCE, |_| Ok(())).unwrap_err().kind(), Kind::ReadOnly);
     let job = live.flatten(PATIENCE, |_| Ok(())).unwrap();
     job.wait();
     assert!(matches!(job.state(), JobState::Done));

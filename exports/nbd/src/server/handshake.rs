@@ -173,7 +173,7 @@ impl Haggling<'_> {
     }
 
     fn list(&mut self) {
-        for export in self.exports {
+        for export in self.exports.iter().filter(|export| !export.is_closed()) {
             let name = export.name.as_bytes();
             let mut data = (name.len() as u32).to_be_bytes().to_vec();
             data.extend_from_slice(name);
@@ -258,7 +258,7 @@ impl Haggling<'_> {
     fn find(&self, name: &[u8]) -> Option<Arc<Export>> {
         let named = self.exports.iter().find(|export| export.name.as_bytes() == name);
         let only = self.exports.first().filter(|_| name.is_empty() && self.exports.len() == 1);
-        named.or(only).cloned()
+        named.or(only).filter(|export| !export.is_closed()).cloned()
     }
 
     fn refuse(&mut self, number: u32, error: u32, why: &str) {

@@ -21,6 +21,41 @@ pub(super) struct StoredLeaf {
     pub(super) offset: u64,
 }
 
+/// How long an export that can be written was left alone, as one thread sees it.
+///
+/// Where bytes stand is worth looking up only if it will hold for many reads: the more often a
+/// write made it worthless, the longer the quiet must be.
+#[derive(Debug)]
+pub(super) struct Calm {
+    changes: u64,
+    reads: u32,
+    wanted: u32,
+}
+
+impl Default for Calm {
+    fn default() -> Self {
+        Calm { changes: 0, reads: 0, wanted: 4 }
+    }
+}
+
+impl Calm {
+    /// Whether it is quiet enough, and whether something changed since the last look.
+    fn look(&mut self, changes: u64) -> (bool, bool) {
+        const WANTED_MAX: u32 = 1 << 16;
+        let changed = changes != self.changes;
+        if changed {
+            if self.reads >= self.wanted {
+                self.wanted = self.wanted.saturating_mul(2).min(WANTED_MAX);
+            }
+            self.changes = changes;
+            self.reads = 0;
+        }
+        self.reads = self.reads.saturating_add(1);
+        // What was looked up before it became quiet served one read each.
+        (self.reads >= self.wanted, changed || self.reads == self.wanted)
+    }
+}
+
 /// What is next in the export. `Stored` means the worker's leaf.
 pub(super) enum Segment {
     Zero,
@@ -31,6 +66,16 @@ pub(super) enum Segment {
 impl Worker {
     /// What is at `at`, and for how long, at most up to `end`.
     pub(super) fn segment(&mut self, at: u64, end: u64) -> Result<(u64, Segment)> {
+        let is_calm = match self.session.export.writable {
+            None => true,
+            Some(_) => {
+                let (is_calm, changed) = self.calm.look(self.session.export.changes());
+                if changed {
+                    self.leaf = None;
+                }
+                is_calm
+            }
+        };
         if let Some(leaf) = &self.leaf
             && leaf.range.contains(&at)
         {
@@ -38,10 +83,11 @@ impl Worker {
         }
         let export = &self.session.export;
         let whole = 0..export.size_bytes();
-        if export.writable.is_some() {
+        if !is_calm {
             // Extents move while others write; the disk itself keeps reads and writes apart.
             let disk = Arc::clone(&export.disk);
-            self.leaf = Some(StoredLeaf { range: whole, disk, offset: 0 });
+            // For this read alone: the next one may find it calm.
+            self.leaf = Some(StoredLeaf { range: at..end.min(whole.end), disk, offset: at });
             return Ok((end - at, Segment::Stored));
         }
         let leaf = Leaf::find(&export.disk, at)?;
@@ -59,9 +105,9 @@ impl Worker {
     }
 
     /// The host file behind the leaf, if bytes may go from it to the socket. Those of an export
-    /// that can be written may not: what is on its way could change.
+    /// that can be written may not while somebody writes.
     pub(super) fn kernel_way(&self, at: u64) -> Option<(BorrowedFd<'_>, u64)> {
-        let leaf = self.leaf.as_ref().filter(|_| self.session.export.writable.is_none())?;
+        let leaf = self.leaf.as_ref()?;
         Some((leaf.disk.as_file()?, leaf.offset + (at - leaf.range.start)))
     }
 

@@ -19,14 +19,14 @@ const INHERITED_MAX: i32 = 64;
 
 /// A listening socket, and the file to remove after it.
 #[derive(Debug)]
-pub(super) struct Listening {
-    pub(super) fd: OwnedFd,
-    pub(super) file: Option<(PathBuf, Metadata)>,
+pub(crate) struct Listening {
+    pub(crate) fd: OwnedFd,
+    pub(crate) file: Option<(PathBuf, Metadata)>,
 }
 
 impl Listening {
     /// Removes the socket file if it is still ours.
-    pub(super) fn remove_file(&self) {
+    pub(crate) fn remove_file(&self) {
         let Some((path, ours)) = &self.file else { return };
         let now = std::fs::symlink_metadata(path);
         if now.is_ok_and(|now| (now.dev(), now.ino()) == (ours.dev(), ours.ino())) {
@@ -35,7 +35,7 @@ impl Listening {
     }
 }
 
-pub(super) fn failed(what: &str, why: &io::Error) -> Error {
+pub(crate) fn failed(what: &str, why: &io::Error) -> Error {
     if why.kind() == io::ErrorKind::AddrInUse {
         return Error::new(Kind::Busy, Problem::Refused, format!("{what}: {why}"))
             .advise("another server listens there; stop it, or choose another address");
@@ -44,7 +44,7 @@ pub(super) fn failed(what: &str, why: &io::Error) -> Error {
 }
 
 /// Listens at `path`, readable and writable by its owner alone.
-pub(super) fn unix(path: &Path) -> Result<Listening> {
+pub(crate) fn unix(path: &Path) -> Result<Listening> {
     let at =
         |why: rustix::io::Errno| failed(&format!("listening on {}", path.display()), &why.into());
     remove_stale(path)?;
@@ -87,7 +87,7 @@ fn remove_stale(path: &Path) -> Result<()> {
 /// The sockets of `LISTEN_FDS`, from descriptor 3 on, if they are meant for this process.
 ///
 /// Source: `sd_listen_fds(3)`.
-pub(super) fn inherited() -> Result<Vec<Listening>> {
+pub(crate) fn inherited() -> Result<Vec<Listening>> {
     let number = |name| std::env::var(name).ok()?.parse::<i32>().ok();
     let ours = number("LISTEN_PID").is_some_and(|pid| u32::try_from(pid) == Ok(std::process::id()));
     let count = number("LISTEN_FDS").filter(|_| ours).unwrap_or(0).clamp(0, INHERITED_MAX);
@@ -121,24 +121,24 @@ pub(super) fn inherited() -> Result<Vec<Listening>> {
 
 /// Wakes every accepting thread, once and for all.
 #[derive(Debug)]
-pub(super) struct Wake {
+pub(crate) struct Wake {
     reader: OwnedFd,
     writer: OwnedFd,
 }
 
 impl Wake {
-    pub(super) fn new() -> io::Result<Wake> {
+    pub(crate) fn new() -> io::Result<Wake> {
         let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         Ok(Wake { reader, writer })
     }
 
-    pub(super) fn raise(&self) {
+    pub(crate) fn raise(&self) {
         let _ = rustix::io::write(&self.writer, &[1]);
     }
 }
 
 /// Hands every client to `welcome` until the wake is raised.
-pub(super) fn accept_until(listener: BorrowedFd<'_>, wake: &Wake, welcome: impl Fn(OwnedFd)) {
+pub(crate) fn accept_until(listener: BorrowedFd<'_>, wake: &Wake, welcome: impl Fn(OwnedFd)) {
     loop {
         let mut waiting = [
             PollFd::new(&listener, PollFlags::IN),

@@ -3,7 +3,7 @@
 mod context;
 mod handshake;
 mod leaf;
-mod listen;
+pub(crate) mod listen;
 mod out;
 mod read;
 mod receive;
@@ -116,6 +116,15 @@ impl Server {
         let count = sockets.len();
         sockets.into_iter().try_for_each(|socket| self.listen(socket))?;
         Ok(count)
+    }
+
+    /// Takes an export away: clients that use it are cut off, new ones do not find it. False if
+    /// there is none of that name.
+    pub fn close_export(&self, name: &str) -> bool {
+        let Some(export) = self.exports().find(|export| export.name == name) else { return false };
+        let was_open = !export.is_closed();
+        export.close();
+        was_open
     }
 
     /// The exports, in the order they were given.

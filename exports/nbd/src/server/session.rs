@@ -6,7 +6,7 @@
 
 use super::context::Context;
 use super::handshake::Agreed;
-use super::leaf::StoredLeaf;
+use super::leaf::{Calm, StoredLeaf};
 use super::out::{Out, REPLY_BYTES_MAX, message_of};
 use super::read::Read;
 use super::receive::Receiver;
@@ -116,6 +116,7 @@ pub(super) struct Worker {
     pub(super) out: Out,
     /// The stored extent that the last read ended in.
     pub(super) leaf: Option<StoredLeaf>,
+    pub(super) calm: Calm,
     extents: Vec<(u64, u32)>,
 }
 
@@ -138,7 +139,7 @@ pub(super) enum Later {
 impl Worker {
     fn new(session: Arc<Session>) -> io::Result<Worker> {
         let out = Out::new(session.mode);
-        Ok(Worker { session, out, leaf: None, extents: Vec::new() })
+        Ok(Worker { session, out, leaf: None, calm: Calm::default(), extents: Vec::new() })
     }
 
     fn run(&mut self) -> io::Result<()> {
@@ -239,6 +240,9 @@ impl Worker {
         let export = &self.session.export;
         if self.session.hub.stopping.load(Ordering::Relaxed) {
             return Err((errno::ESHUTDOWN, "the server is stopping"));
+        }
+        if export.is_closed() {
+            return Err((errno::ESHUTDOWN, "the export was taken away"));
         }
         let chunked = self.session.mode != Mode::Simple;
         let writes = export.writable.is_some();

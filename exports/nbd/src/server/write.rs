@@ -104,6 +104,10 @@ impl Worker {
     }
 
     fn conclude(&mut self, request: &Request, done: Result<()>) -> io::Result<()> {
+        if request.command != command::FLUSH {
+            // Before the answer: whoever reads after it looks again where the bytes are.
+            self.session.export.changed();
+        }
         match done {
             Ok(()) => self.done(request),
             Err(error) => self.fail(request, &error, None),
