@@ -65,6 +65,13 @@ impl Blocks {
         self.parent.as_ref().map_or(0, |parent| parent.size_bytes())
     }
 
+    /// Makes the file long enough for its blocks and the footer behind them: were it left to the
+    /// data to do so, it could end in data that a guest made look like a footer.
+    fn lengthen(&self, state: &State) -> Result<()> {
+        let size_bytes = state.end.saturating_add(SECTOR_BYTES);
+        if self.source.size_bytes() < size_bytes { self.file.set_size(size_bytes) } else { Ok(()) }
+    }
+
     /// The bitmap of a block that is allocated at `slot`.
     pub(super) fn bits(&self, block: u64, slot: u64) -> Result<Arc<[u8]>> {
         let bitmap_bytes = {
@@ -147,6 +154,9 @@ impl Blocks {
             Some(slot) => (slot, false),
             None => state.take_slot()?,
         };
+        if grown {
+            self.lengthen(&state)?;
+        }
         let offset = span.data_at(slot, range.start);
         if state.kind == Kind::Dynamic && !grown {
             // Readers that ignore bitmaps must not find what stood here before.

@@ -8,9 +8,9 @@
 //! # The order of things
 //!
 //! A block is filled, then its bitmap and a footer behind it are written, then its entry of the
-//! table, each behind a barrier. While blocks are added the file may end in data; the copy of
-//! the footer at offset 0 counts then. The footer at the end is never overwritten by a block:
-//! the next one goes behind it.
+//! table, each behind a barrier. While blocks are added the file ends in zeros; the copy of the
+//! footer at offset 0 counts then. The footer at the end is never overwritten by a block: the
+//! next one goes behind it.
 
 mod compact;
 mod create;
