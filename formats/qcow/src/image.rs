@@ -2,13 +2,14 @@
 
 use crate::bitmap::{self, Bitmap};
 use crate::codec::{Codec, Compression};
+use crate::crypt::{Decrypt, EncryptedMap};
 use crate::header::{Encryption, Header, L1Place, check_l1};
 use crate::layout::{autoclear, incompatible};
 use crate::map::QcowMap;
 use crate::snapshot::{self, Snapshot};
 use crate::table::Tables;
 use adit_core::bytes::narrow;
-use adit_core::{Disk, DiskExt, Error, Limits, Mapped, Place, Problem, Result};
+use adit_core::{Disk, DiskExt, Error, Kind, Limits, Mapped, Place, Problem, Result};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -70,6 +71,7 @@ pub struct Image {
     limits: Limits,
     pub(crate) header: Header,
     pub(crate) backing_name: Option<Vec<u8>>,
+    cipher: Option<Arc<dyn Decrypt>>,
 }
 
 impl Image {
@@ -77,7 +79,7 @@ impl Image {
     ///
     /// Errors: `Unsupported` for other versions and for incompatible features that are not
     /// known, by name; `Corrupt` for values the format does not allow. Encrypted images open;
-    /// their disks do not.
+    /// their disks need [`Image::with_cipher`].
     pub fn open(file: Arc<dyn Disk>, limits: &Limits) -> Result<Image> {
         let header = Header::open(file.as_ref())?;
         let l1_end = header.l1.offset.saturating_add(header.l1.entries.saturating_mul(8));
@@ -99,7 +101,13 @@ impl Image {
                 Some(file.read_vec(range.start, length)?)
             }
         };
-        Ok(Image { file, limits: limits.clone(), header, backing_name })
+        Ok(Image { file, limits: limits.clone(), header, backing_name, cipher: None })
+    }
+
+    /// Gives an encrypted image what decrypts it.
+    pub fn with_cipher(mut self, cipher: Arc<dyn Decrypt>) -> Image {
+        self.cipher = Some(cipher);
+        self
     }
 
     /// The files this image needs.
@@ -118,7 +126,7 @@ impl Image {
 
     /// The disk as it is now; `name` is what to call the image.
     ///
-    /// Errors: `Unsupported` for encrypted images; `NotFound` when `parts` lacks a file that
+    /// Errors: `Denied` for encrypted images without a cipher; `NotFound` when `parts` lacks a file that
     /// the image needs; `Corrupt`.
     pub fn disk(&self, name: &str, parts: Parts) -> Result<Arc<dyn Disk>> {
         let layer = self.layer(name);
@@ -235,12 +243,6 @@ impl Image {
         size_bytes: u64,
         parts: Parts,
     ) -> Result<Arc<dyn Disk>> {
-        if let Some(encryption) = self.header.encryption {
-            let word = encryption.word();
-            return Err(Error::unsupported(format!("the image is encrypted ({word})"))
-                .at(Place::new("QCOW header").field("crypt_method"))
-                .advise("decrypt it first: `qemu-img convert` does, given the pass phrase"));
-        }
         let (mut backing, mut data) = (None, Arc::clone(&self.file));
         for reference in self.references() {
             match (reference.purpose, &parts.backing, &parts.data) {
@@ -249,7 +251,7 @@ impl Image {
                 (purpose, ..) => return Err(missing(purpose, &reference)),
             }
         }
-        Ok(Arc::new(Mapped::new(QcowMap {
+        let plain = QcowMap {
             name: layer,
             size_bytes,
             cluster: self.header.cluster,
@@ -258,7 +260,24 @@ impl Image {
             file: Arc::clone(&self.file),
             data,
             backing,
-        })))
+        };
+        match (self.header.encryption, self.cipher.clone()) {
+            (None, _) => Ok(Arc::new(Mapped::new(plain))),
+            (Some(encryption), Some(cipher)) => {
+                Ok(Arc::new(Mapped::new(EncryptedMap { plain, cipher, encryption })))
+            }
+            (Some(encryption), None) => {
+                let detail = format!("the image is encrypted ({})", encryption.word());
+                Err(Error::new(Kind::Denied, Problem::Missing, detail)
+                    .at(Place::new("QCOW header").field("crypt_method"))
+                    .advise("give its passphrase"))
+            }
+        }
+    }
+
+    /// Where the LUKS header of an image encrypted with it stands. Units: bytes of the file.
+    pub fn luks_header(&self) -> Option<Range<u64>> {
+        self.header.extensions.luks.clone()
     }
 }
 

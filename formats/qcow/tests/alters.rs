@@ -205,7 +205,7 @@ fn survives(world: &World, backing: Option<&[u8]>, truths: &[Vec<u8>], work: imp
         sound(&cut.images, &cut.label);
         let differ = |truth: &Vec<u8>| truth.iter().zip(&now).position(|(a, b)| a != b);
         let at: Vec<_> = truths.iter().map(|truth| (truth.len(), differ(truth))).collect();
-        let found = truths.iter().any(|truth| *truth == now);
+        let found = truths.contains(&now);
         assert!(found, "{}: {} bytes, unlike {at:?}", cut.label, now.len());
         count += 1;
     }
@@ -258,6 +258,6 @@ fn and_a_power_cut_while_emptying_leaves_old_clusters_or_those_below() {
         model.run(&writer, 100, None);
         writer.flush().unwrap();
         let base = model.bytes().to_vec();
-        survives(&world, Some(&base), &[base.clone()], || writer.empty().unwrap());
+        survives(&world, Some(&base), std::slice::from_ref(&base), || writer.empty().unwrap());
     }
 }

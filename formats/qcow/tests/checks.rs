@@ -88,7 +88,7 @@ fn and_finds_nothing_in_sound_images() {
 #[test]
 fn and_agrees_with_qemu_on_damaged_refcounts_and_makes_them_right() {
     for (options, sound) in of_qemu() {
-        let truth = bytes_of(&read_back(&[sound.clone()], None));
+        let truth = bytes_of(&read_back(std::slice::from_ref(&sound), None));
         let table = u64_at(&sound, 48);
         let block = u64_at(&sound, table);
         for (at, value) in [(0, 0), (1, 3), (3, 0), (5, 0xff), (40, 7), (100, 0)] {
@@ -112,7 +112,7 @@ fn and_agrees_with_qemu_on_damaged_refcounts_and_makes_them_right() {
 #[test]
 fn and_builds_new_refcounts_where_there_are_none_left() {
     for (options, sound) in of_qemu() {
-        let truth = bytes_of(&read_back(&[sound.clone()], None));
+        let truth = bytes_of(&read_back(std::slice::from_ref(&sound), None));
         for damage in ["no block", "block past the end", "block over the header", "dirty"] {
             let mut image = sound.clone();
             let table = u64_at(&sound, 48);

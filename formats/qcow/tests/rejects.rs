@@ -263,14 +263,14 @@ fn encrypted_images_with_a_clear_word() {
         |i| {
             i.u32(32, 1);
         },
-        Kind::Unsupported,
+        Kind::Denied,
         "encrypted (AES)",
     );
     refused(
         |i| {
             i.u32(32, 2);
         },
-        Kind::Unsupported,
+        Kind::Denied,
         "encrypted (LUKS)",
     );
 }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use adit_core::{Disk, ParentRecord};
+use adit_core::ParentRecord;
 use adit_qcow::{CreateOptions, DataFile};
 use adit_testkit::{Model, World};
 use common::writing::{made, memory, opened_over, read_back, sound};

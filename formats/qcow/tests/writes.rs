@@ -238,23 +238,6 @@ fn eight_tebibytes_in_no_time() {
 }
 
 #[test]
-fn and_marks_bitmaps_that_it_does_not_keep() {
-    let folder = Folder::new();
-    folder.qemu_img("create -q -f qcow2 out.qcow2 1M");
-    folder.qemu_img("bitmap --add out.qcow2 on");
-    folder.qemu_img("bitmap --add --disable out.qcow2 off");
-    let world = World::of(vec![folder.read("out.qcow2")]);
-    let writer = opened(&world);
-    writer.write_at(&[1; 512], 0).unwrap();
-    closed(&writer);
-    folder.write("out.qcow2", &world.images()[0]);
-    let bitmaps = folder.image("out.qcow2").bitmaps().unwrap();
-    let states: Vec<_> = bitmaps.iter().map(|it| (it.name_text(), it.consistent)).collect();
-    assert_eq!(states, [("on".to_owned(), false), ("off".to_owned(), true)]);
-    folder.qemu_img("check out.qcow2");
-}
-
-#[test]
 fn nothing_into_images_that_must_not_be_written() {
     let folder = Folder::new();
     let refused = |bytes: Vec<u8>| {

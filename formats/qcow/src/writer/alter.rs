@@ -52,6 +52,7 @@ impl Writer {
             self.write_at(&last, start)?;
         }
         self.alter(|map, state| {
+            let untrusted = map.give_up_bitmaps(state)?;
             let cluster = state.cluster();
             while state.cut(cluster.times(cluster.count(old)))? {}
             if let Tail::Here { offset, length } = state.tail()? {
@@ -65,7 +66,9 @@ impl Writer {
             if !map.writes_through {
                 state.hide(old, size_bytes, |at| map.below(at))?;
             }
-            Ok((state.record()?, ()))
+            let mut stages = vec![untrusted];
+            stages.extend(state.record()?);
+            Ok((stages, ()))
         })
     }
 
@@ -73,8 +76,9 @@ impl Writer {
         self.check_zero(size_bytes)?;
         // The size first: what is cut off hides what is below, and all of it is zeros.
         self.alter(|map, state| {
+            let mut stages = vec![map.give_up_bitmaps(state)?];
             state.change_size(size_bytes)?;
-            let mut stages = state.record()?;
+            stages.extend(state.record()?);
             if map.writes_through {
                 stages.push(vec![Change::SetSize { file: map.data(), size_bytes }]);
             }
@@ -216,7 +220,9 @@ impl WritableImage for Writer {
                 .advise("write zeros over the disk"));
         }
         loop {
-            let more = self.alter(|_, state| {
+            let more = self.alter(|map, state| {
+                // Whether it reads the same is not known here.
+                map.touch(0..state.header.size_bytes);
                 let more = state.cut(0)?;
                 Ok((state.record()?, more))
             })?;

@@ -1,8 +1,8 @@
 //! An image that is being written, as a map for the engine.
 
+use super::bitmaps::Live;
 use super::place::Below;
 use super::state::State;
-use crate::bitmap::{self, AUTO, IN_USE};
 use crate::codec::Codec;
 use crate::entry::Unit;
 use crate::layout::autoclear;
@@ -14,8 +14,8 @@ use adit_core::{
     Result, Run, RunKind, Stage, Unmap, Unmapped, WritableMap,
 };
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// The map behind a [`super::Writer`].
 #[derive(Debug)]
@@ -33,6 +33,9 @@ pub struct WriterMap {
     pub(super) limits: Limits,
     /// The data file alone is the whole raw disk.
     pub(super) writes_through: bool,
+    /// Bitmaps that are kept up to date, and whether there are any.
+    pub(super) live: Mutex<Vec<Live>>,
+    pub(super) tracks: AtomicBool,
     pub(super) state: RwLock<State>,
 }
 
@@ -132,29 +135,8 @@ impl WriterMap {
         };
         Below { zero_until, writes_through }
     }
-
-    /// Says in the directory that bitmaps are behind: whoever reads them must know.
-    fn distrust_bitmaps(&self, state: &State) -> Result<Stage> {
-        let header = &state.header;
-        let Some(place) = &header.extensions.bitmaps else { return Ok(Vec::new()) };
-        if header.autoclear & autoclear::BITMAPS == 0 {
-            return Ok(Vec::new());
-        }
-        let file = self.disks.first().ok_or_else(no_file)?;
-        let mut stage = Vec::new();
-        for bitmap in bitmap::read(file.as_ref(), place, true, &self.limits)? {
-            if bitmap.flags & (AUTO | IN_USE) == AUTO {
-                let offset = bitmap.entry.saturating_add(FLAGS);
-                let bytes = (bitmap.flags | IN_USE).to_be_bytes().to_vec();
-                stage.push(Change::Write { file: 0, offset, bytes });
-            }
-        }
-        Ok(stage)
-    }
 }
 
-/// Where the flags stand in an entry of the bitmap directory.
-const FLAGS: u64 = 0x0c;
 /// Where the autoclear features stand in the header.
 const AUTOCLEAR: u64 = 0x58;
 
@@ -240,7 +222,10 @@ impl WritableMap for WriterMap {
     fn place(&self, range: Range<u64>) -> Result<Placement> {
         // Has the page of the L2 table in memory before anybody is kept waiting.
         let _ = self.read().find(range.start)?;
-        self.write().place(range, self.data())
+        let start = range.start;
+        let placement = self.write().place(range, self.data())?;
+        self.touch(start..start.saturating_add(placement.length));
+        Ok(placement)
     }
 
     fn placed(&self, placement: &Placement) -> Result<()> {
@@ -255,7 +240,9 @@ impl WritableMap for WriterMap {
 
     fn unmap(&self, range: Range<u64>, why: Unmap) -> Result<Unmapped> {
         let below = self.below(range.start);
+        let start = range.start;
         let (length, done) = self.write().unmap(range, why, below)?;
+        self.touch(start..start.saturating_add(length));
         Ok(Unmapped { length: length.max(1), done })
     }
 
@@ -264,7 +251,7 @@ impl WritableMap for WriterMap {
         if state.header.version < 3 {
             return Ok(Vec::new());
         }
-        let (known, mut stage) = match self.distrust_bitmaps(&state) {
+        let (known, mut stage) = match self.take_up_bitmaps(&state) {
             Ok(stage) => (autoclear::BITMAPS | autoclear::DATA_FILE_RAW, stage),
             // A directory that cannot be read is one that cannot be kept.
             Err(_) => (autoclear::DATA_FILE_RAW, Vec::new()),
@@ -286,7 +273,7 @@ impl WritableMap for WriterMap {
     }
 
     fn finish(&self) -> Result<Vec<Stage>> {
-        Ok(Vec::new())
+        self.hand_back_bitmaps(&mut self.write())
     }
 
     fn dirty_bytes(&self) -> u64 {

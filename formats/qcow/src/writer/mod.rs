@@ -9,6 +9,7 @@
 //! refcounts and finds free clusters → `pages` holds pieces of tables.
 
 mod alter;
+mod bitmaps;
 mod compact;
 mod counts;
 mod head;
@@ -34,8 +35,8 @@ use counts::REPAIR;
 use state::State;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, RwLock};
 
 /// What an image that is to be written needs beside its own file.
 #[derive(Clone, Debug, Default)]
@@ -102,6 +103,8 @@ fn open(
         files,
         disks,
         backing,
+        live: Mutex::default(),
+        tracks: AtomicBool::new(false),
         limits: limits.clone(),
         state: RwLock::new(state),
     })

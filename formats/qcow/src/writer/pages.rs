@@ -143,13 +143,6 @@ impl Pages {
         }
     }
 
-    /// Forgets what it knows of the file; nothing is changed at this moment.
-    pub(crate) fn forget_all(&mut self) {
-        self.dirty.clear();
-        self.flight.clear();
-        self.cache.forget_all();
-    }
-
     /// Memory held by changed pages.
     pub(crate) fn dirty_bytes(&self) -> u64 {
         self.page.times(wide(self.dirty.len()))

@@ -110,7 +110,13 @@ impl Writer {
                 Ok((state.record()?, ()))
             })?;
         }
-        let old = self.alter(|_, state| {
+        let old = self.alter(|map, state| {
+            let mut untrusted = Vec::new();
+            match state.header.size_bytes == back.disk_size_bytes {
+                true => map.touch(0..back.disk_size_bytes),
+                // Their tables are made for another size.
+                false => untrusted = map.give_up_bitmaps(state)?,
+            }
             let old = state.l1.clone();
             let mut words: Vec<u64> = l1.iter().map(|word| word & !entry::COPIED).collect();
             let needed = state.header.l1_span().count(back.disk_size_bytes);
@@ -126,7 +132,9 @@ impl Writer {
             state.header.size_bytes = back.disk_size_bytes;
             state.replace_l1(words)?;
             state.switch_l1();
-            Ok((state.record()?, old))
+            let mut stages = vec![untrusted];
+            stages.extend(state.record()?);
+            Ok((stages, old))
         })?;
         self.0.map().size_bytes.store(back.disk_size_bytes, Ordering::Release);
         self.drop_tables(&old)?;
