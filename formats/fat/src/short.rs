@@ -55,9 +55,8 @@ impl Long {
             return None;
         }
         let end = long.units.iter().position(|unit| *unit == 0);
-        let (name, rest) = long.units.split_at(end.unwrap_or(long.units.len()));
-        let padded = rest.iter().skip(1).all(|unit| *unit == 0xffff);
-        (padded && !name.is_empty() && name.len() <= 255).then(|| name.to_vec())
+        let (name, _) = long.units.split_at(end.unwrap_or(long.units.len()));
+        (!name.is_empty() && name.len() <= 255).then(|| name.to_vec())
     }
 }
 

@@ -18,6 +18,10 @@ use std::sync::{Arc, Mutex, OnceLock};
 const BACKUP_SECTOR: u64 = 6;
 /// Slots of the root directory that are looked through for labels and tables.
 const ROOT_SLOTS_MAX: usize = 1 << 16;
+/// Where BitLocker To Go names itself in the boot sector of the small FAT it shows to old
+/// systems, and how. Unit: bytes.
+const BITLOCKER_OFFSET: u64 = 0x1a8;
+const BITLOCKER: [u8; 16] = *b"\x3b\xd6\x67\x49\x29\x2e\xd8\x4a\x83\x99\xf6\xa3\x39\xe3\xd0\x01";
 /// Sizes a sector can have. Unit: bytes.
 const SECTOR_SIZES: [u64; 4] = [512, 1024, 2048, 4096];
 
@@ -42,7 +46,8 @@ pub struct Fat {
 ///
 /// FAT has no magic number. What counts is a jump, 55 AA, sizes that are powers of two and fit
 /// together, a media byte, a FAT that covers all clusters, and the same media byte at the start
-/// of a FAT. A partition table, NTFS and BitLocker never pass.
+/// of a FAT or, failing that, the words "FAT12", "FAT16" or "FAT32" where they belong. A
+/// partition table, NTFS and BitLocker never pass.
 ///
 /// Errors: only those of reading.
 pub fn probe(disk: &Arc<dyn Disk>) -> Result<bool> {
@@ -54,7 +59,7 @@ pub fn probe(disk: &Arc<dyn Disk>) -> Result<bool> {
         || (adit_core::bytes::all_zero(&sector) && fat_backup(disk).is_some()))
 }
 
-/// A boot sector of FAT with at least one FAT that starts right.
+/// A boot sector of FAT with at least one FAT that starts right, or with the words for it.
 fn fat_at(disk: &dyn Disk, offset: u64) -> Result<Shape> {
     let bytes = disk.read_prefix(offset, 512)?;
     let shape = bpb::parse(&bytes, offset)?;
@@ -62,7 +67,9 @@ fn fat_at(disk: &dyn Disk, offset: u64) -> Result<Shape> {
         let start = disk.read_prefix(crate::table::copy_offset(&shape, copy), 8);
         start.is_ok_and(|start| bpb::fat_starts_right(&shape, &start))
     });
-    if right {
+    let words = if shape.variant == Variant::Fat32 { 0x52..0x5a } else { 0x36..0x3e };
+    let named = matches!(bytes.get(words), Some(b"FAT12   " | b"FAT16   " | b"FAT32   "));
+    if right || named {
         return Ok(shape);
     }
     let detail = "no FAT starts with the media descriptor of the boot sector";
@@ -242,6 +249,11 @@ impl Fat {
             );
             let advice = "get a complete copy; what lies past the end is lost";
             self.notes.add(Finding::error("fat-disk-short", text).advise(advice));
+        }
+        if self.disk.read_prefix(BITLOCKER_OFFSET, 16).is_ok_and(|bytes| bytes == BITLOCKER) {
+            let text = "BitLocker To Go: what is seen here is not what the volume holds, which is \
+                        encrypted";
+            self.notes.add(Finding::warning("fat-bitlocker", text));
         }
         if let Some(offset) = shape.info_offset {
             let place = Place::new("FSInfo").byte(offset);

@@ -39,7 +39,9 @@ fn what_is_something_else() {
 
 #[test]
 fn boot_sectors_whose_fields_do_not_fit_together() {
-    let clean = image(8192, &["-F", "16", "-s", "1"]);
+    let mut clean = image(8192, &["-F", "16", "-s", "1"]);
+    // Without the words, so that only what the fields say counts.
+    clean[54..62].fill(0);
     let fields: [(usize, &[u8]); 14] = [
         (0, &[0]),
         (11, &[0, 1]),
@@ -63,6 +65,22 @@ fn boot_sectors_whose_fields_do_not_fit_together() {
         assert!(!is_fat(bytes.clone()), "{at} {value:?}");
         assert_eq!(open(bytes).unwrap_err().kind(), Kind::Corrupt, "{at} {value:?}");
     }
+}
+
+#[test]
+fn a_wiped_table_that_its_boot_sector_still_names() {
+    let mut bytes = image(8192, &["-F", "16", "-s", "1"]);
+    let fat = (usize::from(bytes[14]) + 256 * usize::from(bytes[15])) * 512;
+    let length = (usize::from(bytes[22]) + 256 * usize::from(bytes[23])) * 512;
+    for copy in 0..2 {
+        bytes[fat + copy * length..fat + copy * length + 4].fill(0);
+    }
+    assert!(is_fat(bytes.clone()));
+    let fs = open(bytes.clone()).unwrap();
+    assert!(fs.notes().iter().any(|note| note.code == "fat-table-start"));
+    assert_eq!(read(&fs, "a/f4096"), pattern(4096, 4096));
+    bytes[54..62].fill(0);
+    assert!(!is_fat(bytes));
 }
 
 #[test]

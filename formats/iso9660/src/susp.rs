@@ -2,15 +2,15 @@
 
 use crate::record::both_u32;
 use crate::volume::Iso;
-use adit_core::bytes::{narrow, wide};
+use adit_core::bytes::wide;
 use adit_core::{DiskExt, Error, Place, Problem, Result};
 
 /// Areas that may follow a record.
-const AREAS_MAX: u32 = 256;
+const AREAS_MAX: u32 = 64;
 /// Longest area. Unit: bytes.
-const AREA_BYTES_MAX: u64 = 64 << 10;
+const AREA_BYTES_MAX: u64 = 32 << 10;
 /// All areas of a record together. Unit: bytes.
-const TOTAL_BYTES_MAX: u64 = 1 << 20;
+const TOTAL_BYTES_MAX: u64 = 128 << 10;
 
 /// An entry: two letters, version, the rest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,8 +89,13 @@ impl Iso {
                 let detail = format!("{length} bytes lie past the end of the disk");
                 return Err(Error::corrupt(Problem::OutOfRange, detail).at(place()));
             }
-            let bytes = self.disk().read_vec(at, narrow(length).unwrap_or(0));
-            let bytes = bytes.map_err(|error| error.at(place()))?;
+            let end = at.saturating_add(length);
+            let mut bytes = Vec::new();
+            while wide(bytes.len()) < length {
+                // Areas of neighbouring files share sectors.
+                let from = at.saturating_add(wide(bytes.len()));
+                bytes.extend(self.sector_from(from, end).map_err(|error| error.at(place()))?);
+            }
             let before = wide(entries.len());
             next = area(&bytes, &mut entries).map_err(|error| error.at(place()))?;
             if wide(entries.len()) == before && next.is_none() && length > 0 {

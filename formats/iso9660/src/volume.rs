@@ -202,7 +202,10 @@ impl Iso {
             Ok(bytes) => {
                 let from = size(within);
                 let part = bytes.get(from..from.saturating_add(length).min(bytes.len()));
-                Ok(part.unwrap_or(&[]).to_vec())
+                let part = part.filter(|part| !part.is_empty()).ok_or_else(|| {
+                    Error::corrupt(Problem::Truncated, "less was read than is there").at(place())
+                })?;
+                Ok(part.to_vec())
             }
             // A bad spot elsewhere in the chunk must not lose this sector.
             Err(_) => self.disk.read_vec(offset, length).map_err(|error| error.at(place())),
