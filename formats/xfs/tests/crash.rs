@@ -81,6 +81,23 @@ fn a_crash_only_by_its_log() {
 static LIMITS: std::sync::LazyLock<Limits> = std::sync::LazyLock::new(Limits::default);
 
 #[test]
+fn a_crash_in_a_copy_of_what_is_in_use_alone() {
+    for name in IMAGES {
+        let (image, expected) = kept(name);
+        let mut copy = vec![0; image.len()];
+        open(image.clone())
+            .allocated(&mut |range| {
+                let range = range.start as usize..range.end as usize;
+                copy[range.clone()].copy_from_slice(&image[range]);
+                Ok(())
+            })
+            .unwrap();
+        assert_ne!(copy, image, "{name}: nothing was left out");
+        assert_eq!(listing(&open(copy)), expected, "{name}");
+    }
+}
+
+#[test]
 fn a_last_record_that_is_torn_by_going_without_it() {
     for name in IMAGES {
         let (mut image, _) = kept(name);
