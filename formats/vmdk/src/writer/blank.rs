@@ -1,4 +1,5 @@
-//! Extents that hold nothing yet, in each of the layouts.
+//! Extents that hold nothing yet, in each of the layouts. Whoever makes them flushes them before
+//! it writes the descriptor.
 
 use crate::SECTOR_BYTES;
 use crate::layout::{
@@ -102,13 +103,12 @@ pub(crate) fn hosted_extent(
     };
     let mut bytes = vec![0; HostedHeader::SIZE];
     header.write(&mut bytes)?;
-    finish(file, &bytes)
-}
-
-/// The first bytes of the file, once all else is durable.
-fn finish(file: &Arc<dyn ImageFile>, header: &[u8]) -> Result<()> {
+    if descriptor.is_none() {
+        return file.write_at(&bytes, 0);
+    }
+    // With its first bytes the file is an image: they come once all else is durable.
     file.flush()?;
-    file.write_at(header, 0)?;
+    file.write_at(&bytes, 0)?;
     file.flush()
 }
 
@@ -149,7 +149,7 @@ pub(crate) fn cowd_extent(
     };
     let mut bytes = vec![0; CowdHeader::SIZE];
     header.write(&mut bytes)?;
-    finish(file, &bytes)
+    file.write_at(&bytes, 0)
 }
 
 pub(crate) fn sesparse_extent(
@@ -225,5 +225,5 @@ pub(crate) fn sesparse_extent(
     file.write_at(&bytes, 2 * SECTOR_BYTES)?;
     let mut bytes = vec![0; SeSparseHeader::SIZE];
     header.write(&mut bytes)?;
-    finish(file, &bytes)
+    file.write_at(&bytes, 0)
 }

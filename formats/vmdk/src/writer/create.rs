@@ -175,6 +175,7 @@ fn make(
     }
     let pieces = pieces(kind, stem, sectors);
     let text = text(options, &pieces)?;
+    let mut made = Vec::with_capacity(pieces.len());
     for (sectors, name) in &pieces {
         let file = files(name)?;
         match kind {
@@ -186,8 +187,9 @@ fn make(
                 hosted_extent(&file, *sectors, grain, options.zeroed_grain, None)?;
             }
         }
-        file.flush()?;
+        made.push(file);
     }
+    made.iter().try_for_each(|file| file.flush())?;
     let file = files(name)?;
     file.set_size(wide(text.len()))?;
     file.write_at(text.as_bytes(), 0)?;

@@ -19,6 +19,7 @@ mod resize;
 mod space;
 pub(crate) mod survey;
 mod text;
+mod tracked;
 
 use adit_core::{
     Disk, DiskExt, Error, Extent, Finding, Geometry, Hop, ImageFile, ParentRecord, Problem,

@@ -5,6 +5,7 @@ use super::extent::{Layout, SparseExtent, State};
 use super::map::{DescriptorText, DiskMap, Part, PartKind};
 use super::survey::Survey;
 use super::text::Text;
+use super::tracked::Tracked;
 use super::{Writer, to_read};
 use crate::directory::{Budget, overlap};
 use crate::open::{check_readable, is_sparse, own_line, place};
@@ -133,6 +134,7 @@ fn open(
         );
     }
     notes.iter_mut().for_each(|note| note.trail.push(layer.to_owned()));
+    let files: Vec<Arc<dyn ImageFile>> = files.into_iter().map(Tracked::wrap).collect();
     let sources = files.iter().map(to_read).collect();
     let map = DiskMap {
         name: layer.to_owned(),
