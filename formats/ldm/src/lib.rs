@@ -31,6 +31,7 @@
 )]
 
 mod group;
+mod inspect;
 pub mod layout;
 mod member;
 mod objects;

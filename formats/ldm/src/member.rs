@@ -32,6 +32,8 @@ pub struct Member {
     /// Where partitions count from. Unit: bytes.
     pub(crate) logical_start: u64,
     pub(crate) committed: u64,
+    /// Where the private header and the header of the records stand. Unit: bytes.
+    pub(crate) places: (u64, u64),
     pub(crate) objects: Arc<Objects>,
     pub(crate) notes: Vec<Finding>,
 }
@@ -43,10 +45,10 @@ impl Member {
     /// record cannot be right; `Limit`.
     pub fn open(disk: Arc<dyn Disk>, limits: &Limits) -> Result<Member> {
         let mut notes = Vec::new();
-        let head = private_header(&disk, &mut notes)?;
+        let (head_at, head) = private_header(&disk, &mut notes)?;
         let text = |field: &[u8]| String::from_utf8_lossy(until_nul(field)).into_owned();
         let config = Config { disk: &disk, start: head.config_start, size: head.config_size };
-        let (vmdb, records) = config.records(limits)?;
+        let (vmdb_at, vmdb, records) = config.records(limits)?;
         let (disk_id, group_id) = (text(&head.disk_id), text(&head.group_id));
         if text(&vmdb.group_id) != group_id {
             let detail = format!(
@@ -73,6 +75,7 @@ impl Member {
             group_name: text(&head.group_name),
             logical_start,
             committed: vmdb.committed,
+            places: (head_at, vmdb_at),
             objects: Arc::new(objects),
             notes,
         })
@@ -142,7 +145,8 @@ fn places(disk: &Arc<dyn Disk>) -> Result<Vec<u64>> {
     Ok(places)
 }
 
-fn private_header(disk: &Arc<dyn Disk>, notes: &mut Vec<Finding>) -> Result<PrivHead> {
+/// The first whole copy of the private header, and where it stands.
+fn private_header(disk: &Arc<dyn Disk>, notes: &mut Vec<Finding>) -> Result<(u64, PrivHead)> {
     let places = places(disk)?;
     let mut problem = None;
     for (number, sector) in places.into_iter().enumerate() {
@@ -174,7 +178,7 @@ fn private_header(disk: &Arc<dyn Disk>, notes: &mut Vec<Finding>) -> Result<Priv
             note.text = format!("{}; copy {number} is used", note.text);
             notes.push(note);
         }
-        return Ok(head);
+        return Ok((sector.saturating_mul(SECTOR), head));
     }
     Err(problem.unwrap_or_else(|| {
         Error::corrupt(Problem::BadMagic, "there is no private header")
@@ -192,8 +196,8 @@ struct Config<'a> {
 }
 
 impl Config<'_> {
-    /// The header of the records, and the records.
-    fn records(&self, limits: &Limits) -> Result<(Vmdb, Vec<u8>)> {
+    /// The header of the records with its place, and the records.
+    fn records(&self, limits: &Limits) -> Result<(u64, Vmdb, Vec<u8>)> {
         let (start, size) = self.contents()?;
         let at = self.start.saturating_add(start);
         let place = || Place::new("VMDB").byte(at.saturating_mul(SECTOR));
@@ -226,7 +230,7 @@ impl Config<'_> {
         if wide(records.len()) < length {
             return bad(Problem::Truncated, "the disk ends within the records".into());
         }
-        Ok((vmdb, records))
+        Ok((at.saturating_mul(SECTOR), vmdb, records))
     }
 
     /// Where the records stand by the table of contents, of which there are four copies.

@@ -2,7 +2,7 @@
 
 mod common;
 
-use adit_core::{Disk, DiskExt, Extents, Kind, Limits, Problem, VolumeTable};
+use adit_core::{Disk, DiskExt, Extents, Inspect, Kind, Limits, Problem, VolumeTable};
 use adit_ldm::{Group, Member, probe};
 use common::{CHUNK, disk_guid, group, members, noise, open, put, write};
 use std::sync::Arc;
@@ -200,4 +200,16 @@ fn any_byte_of_the_database_may_be_wrong_without_a_panic() {
             }
         }
     }
+}
+
+#[test]
+fn headers_are_shown_field_by_field() {
+    let member = members(&group(), &[1, 2]).remove(0);
+    let head = member.inspect("ldm-privhead").unwrap().remove(0);
+    let found = head.fields.iter().find(|field| field.name == "disk_id").unwrap();
+    assert!(head.offset == 6 * 512 && found.value.to_string().contains(&disk_guid(0)));
+    let vmdb = member.inspect("ldm-vmdb").unwrap().remove(0);
+    let found = vmdb.fields.iter().find(|field| field.name == "committed").unwrap();
+    assert_eq!((vmdb.offset, found.value.to_string().as_str()), ((6144 + 17) * 512, "9"));
+    assert_eq!(member.inspect("nothing").unwrap_err().kind(), Kind::NotFound);
 }

@@ -35,6 +35,7 @@ mod disk;
 mod header;
 mod header1;
 mod header2;
+mod inspect;
 mod kdf;
 mod luks;
 

@@ -122,6 +122,10 @@ impl Luks {
             .map_err(|error| error.in_layer(self.title()))
     }
 
+    pub(crate) fn header_disk(&self) -> &Arc<dyn Disk> {
+        &self.header_disk
+    }
+
     fn title(&self) -> String {
         format!("LUKS{} volume {}", self.header.version, self.header.uuid)
     }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use adit_core::{DiskExt, ExtentKind, Extents, Kind, Limits, Problem};
+use adit_core::{DiskExt, ExtentKind, Extents, Inspect, Kind, Limits, Problem};
 use adit_luks::{Bounds, Luks, probe};
 use common::{Dir, SECRET, SIZE, disk, noise};
 
@@ -193,5 +193,19 @@ fn other_disks_are_not_encrypted_and_damage_never_panics() {
         if let Ok(luks) = open(&image) {
             let _ = luks.with_bounds(bounds).unlock(SECRET);
         }
+    }
+}
+
+#[test]
+fn headers_are_shown_and_unknown_structures_are_not() {
+    let dir = Dir::new();
+    for (args, structures) in [(&LUKS1[..], 1), (&PBKDF2[..], 2)] {
+        let luks = open(&dir.formatted(args)).unwrap();
+        assert_eq!(luks.structures().len(), structures);
+        let shown = luks.inspect("luks-header").unwrap().remove(0);
+        let uuid = shown.fields.iter().find(|field| field.name == "uuid").unwrap();
+        assert!(uuid.value.to_string().contains(luks.uuid()));
+        assert_eq!(luks.inspect("luks-json").is_ok(), structures == 2);
+        assert_eq!(luks.inspect("nothing").unwrap_err().kind(), Kind::NotFound);
     }
 }

@@ -39,6 +39,7 @@ mod btree;
 mod build;
 mod checksum;
 mod group;
+mod inspect;
 pub mod layout;
 mod member;
 mod metadata;

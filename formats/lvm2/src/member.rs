@@ -31,6 +31,11 @@ pub struct Member {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) uuid: String,
     pub(crate) vg: Option<Arc<Vg>>,
+    /// Where the label stands. Unit: bytes.
+    pub(crate) label_at: u64,
+    pub(crate) label_header: LabelHeader,
+    /// The metadata areas the label lists.
+    pub(crate) areas: Vec<DiskArea>,
     pub(crate) notes: Vec<Finding>,
 }
 
@@ -51,12 +56,20 @@ impl Member {
         let uuid = printed_uuid(uuid.ok_or_else(|| {
             Error::corrupt(Problem::BadValue, "the PV's UUID is not text").at(place().field("uuid"))
         })?);
-        let mut member =
-            Member { label: format!("PV {uuid}"), disk, uuid, vg: None, notes: vec![] };
         let lists = sector.get(PvHeader::SIZE..).unwrap_or_default();
         // Data areas come first, then metadata areas.
         let (_, rest) = areas(lists)?;
         let (texts, _) = areas(rest)?;
+        let mut member = Member {
+            label: format!("PV {uuid}"),
+            disk,
+            uuid,
+            vg: None,
+            label_at,
+            label_header: label.0.clone(),
+            areas: texts.clone(),
+            notes: vec![],
+        };
         for (number, area) in texts.iter().enumerate() {
             match member.read_area(area, limits) {
                 Ok(Some(vg)) => member.keep_newest(vg),
@@ -147,7 +160,7 @@ impl Member {
     }
 
     /// The text, which goes round at the end of its area.
-    fn read_text(&self, header: &AreaHeader, limits: &Limits) -> Result<Vec<u8>> {
+    pub(crate) fn read_text(&self, header: &AreaHeader, limits: &Limits) -> Result<Vec<u8>> {
         let length = header.text_length;
         let room = header.length.saturating_sub(AREA_HEADER);
         if length > room || header.text_offset < AREA_HEADER || header.text_offset >= header.length

@@ -2,7 +2,7 @@
 
 mod common;
 
-use adit_core::{Disk, DiskExt, ExtentKind, Kind, Limits, Severity, VolumeTable};
+use adit_core::{Disk, DiskExt, ExtentKind, Inspect, Kind, Limits, Severity, VolumeTable};
 use adit_lvm2::{Group, Member, probe};
 use common::{EXTENT, RaidState, all_good, complex, demo, disk, fill, label, members, noise, put};
 use std::sync::Arc;
@@ -438,4 +438,20 @@ fn an_image_in_two_segments_on_a_missing_device_counts_as_missing() {
     let table = assembled(&complex(&text), &[0]);
     let note = table.notes.iter().find(|note| note.text.starts_with("r0: ")).unwrap();
     assert_eq!((note.code, note.text.contains("131072 bytes")), ("lvm2-lv-degraded", true));
+}
+
+#[test]
+fn labels_areas_and_the_text_are_shown() {
+    let member = members(&demo(), &[1, 2]).remove(0);
+    let field = |structure: &str, name: &str| {
+        let shown = member.inspect(structure).unwrap().remove(0);
+        let found = shown.fields.into_iter().find(|field| field.name == name).unwrap();
+        (shown.offset, found.value.to_string())
+    };
+    assert_eq!(field("pv-label", "sector"), (512, "1".into()));
+    assert!(field("pv-header", "uuid").1.contains("2vHbvlJfZkCPKamA5kBRUQFTLgqByzhL"));
+    assert_eq!(field("lvm-area 0", "start"), (4096, "4096 (0x1000)".into()));
+    assert!(field("lvm-text 0", "text").1.starts_with("demo {\nid = \"SXBU2E-"));
+    assert_eq!(member.inspect("lvm-area 1").unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(member.inspect("nothing").unwrap_err().kind(), Kind::NotFound);
 }

@@ -33,6 +33,7 @@
 )]
 
 mod assemble;
+mod inspect;
 pub mod layout;
 mod member;
 pub mod raid;

@@ -2,7 +2,7 @@
 
 mod common;
 
-use adit_core::{DiskExt, Kind, Limits, Problem, Severity, VolumeTable};
+use adit_core::{DiskExt, Inspect, Kind, Limits, Problem, Severity, VolumeTable};
 use adit_md::{Group, Member, Role, Version, probe};
 use common::{CHUNK, Maker, block, disk, expect, member, table};
 
@@ -282,5 +282,19 @@ fn any_field_may_be_wrong_without_a_panic() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn superblocks_are_shown_field_by_field() {
+    for version in VERSIONS {
+        let maker = Maker::new(version, 5, 2, 3);
+        let member = member(&maker.device(0, &expect(4), 4 * CHUNK), 0);
+        let shown = member.inspect("md-superblock").unwrap().remove(0);
+        assert_eq!(shown.offset, maker.superblock_at() as u64);
+        let field = |name| shown.fields.iter().find(|field| field.name == name).unwrap();
+        assert_eq!(field("level").value.to_string(), "5");
+        assert_eq!(field("events").value.to_string(), "100 (0x64)");
+        assert_eq!(member.inspect("nothing").unwrap_err().kind(), Kind::NotFound);
     }
 }
