@@ -1,9 +1,9 @@
 //! Writing into an image that is there, making new ones, and putting damaged ones right.
 //!
 //! Files, in order: `create` (a new image) → `open` (is it safe to write?) → `state` (tables in
-//! memory, space) → `map` (where bytes go, what is recorded when) → `headers` (replacing footers
-//! and header so that one valid set stands at every moment) → `resize`, `parent`, `modify`,
-//! `compact` (the image as a whole) → `repair`.
+//! memory, space) → `map` (where bytes are) → `place` (where they go, what is recorded when) →
+//! `headers` (replacing footers and header so that one valid set stands at every moment) →
+//! `resize`, `parent`, `modify`, `compact` (the image as a whole) → `repair`.
 //!
 //! # The order of things
 //!
@@ -19,6 +19,7 @@ mod map;
 mod modify;
 mod open;
 mod parent;
+mod place;
 mod repair;
 mod resize;
 mod state;

@@ -1,7 +1,8 @@
 //! Another size. A resize that is interrupted leaves the old size or the new one, never a mix.
 
 use super::compact::move_block;
-use super::map::{Blocks, sealed_batmap};
+use super::map::Blocks;
+use super::place::sealed_batmap;
 use super::state::{State, overlap, set_size, whole_sectors, write};
 use crate::footer::Kind;
 use crate::layout::{BAT_UNUSED, RawFooter, RawHeader, RawLocator, SECTOR_BYTES};

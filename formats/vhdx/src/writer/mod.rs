@@ -2,8 +2,8 @@
 //!
 //! Files, in order: `create` (a new image) → `open` (is it safe to write? what a log says is put
 //! in place first) → `journal` (log and headers) → `state` (tables in memory, space) → `map`
-//! (where bytes go, what is recorded when) → `items` (metadata) → `resize`, `parent`, `modify`,
-//! `compact` (the image as a whole) → `repair`.
+//! (where bytes are) → `place` (where they go, what is recorded when) → `items` (metadata) →
+//! `resize`, `parent`, `modify`, `compact` (the image as a whole) → `repair`.
 //!
 //! # The order of things
 //!
@@ -19,6 +19,7 @@ mod map;
 mod modify;
 mod open;
 mod parent;
+mod place;
 mod repair;
 mod resize;
 mod state;
