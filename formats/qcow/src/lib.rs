@@ -6,10 +6,14 @@
 //! - [`Image::disk`]: the disk, once somebody has found those files.
 //! - [`Image::snapshots`], [`Image::disk_of_snapshot`]: the disk as it was.
 //! - [`Image::bitmaps`], [`Image::dirty`]: which ranges were written since a backup.
+//! - [`create`]: a new image. [`Writer::open`]: an image to be written, and all that is done to
+//!   one as a whole: size, parent, snapshots, bitmaps, compacting.
+//! - `Check` of [`Image`]: what contradicts itself, and what is wasted. [`repair`]: both put right.
 //!
 //! Files, in order: `layout` (structures) → `header` with `extension` and `feature` → `image` →
 //! `snapshot`, `bitmap`, `facts`; and the way of a byte: `map` → `table` (L1, L2) → `entry` → `codec`.
-//! `power` is the arithmetic of power-of-two units. `write` lays out new images.
+//! `power` is the arithmetic of power-of-two units. `write` lays out new images for converters;
+//! `writer` changes images in place. `scan` walks over everything for `check` and `repair`.
 #![forbid(unsafe_code)]
 #![deny(
     clippy::arithmetic_side_effects,

@@ -170,7 +170,7 @@ impl WriterMap {
         let length = bitmap.table.end.saturating_sub(bitmap.table.start);
         let length = narrow(length.min(self.limits.table_bytes_max)).unwrap_or(0);
         let table = file.read_vec(bitmap.table.start, length)?;
-        for word in super::counts::words(&table) {
+        for word in super::width::words(&table) {
             if word & entry::OFFSET != 0 {
                 let cluster = state.cluster().index(word & entry::OFFSET);
                 state.counts.drop_cluster(cluster);

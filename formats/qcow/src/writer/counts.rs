@@ -4,16 +4,15 @@
 //! scan finds page by page as places are asked for, or from behind the last cluster in use.
 
 mod compact;
+mod open;
 
 use super::pages::Pages;
-use crate::header::Header;
-use crate::layout::entry;
+use super::width::{bits, set_bits};
 use crate::power::Power;
-use adit_core::bytes::{all_zero, narrow, u64_be, wide};
-use adit_core::{Change, Disk, DiskExt, Error, Limits, Place, Problem, Result, Stage};
+use adit_core::bytes::{narrow, wide};
+use adit_core::{Change, Error, Place, Problem, Result, Stage};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
-use std::sync::Arc;
 
 /// The refcounts of one image. Units: clusters of the file, unless said otherwise.
 #[derive(Debug)]
@@ -50,70 +49,10 @@ pub(crate) struct Counts {
 /// QEMU opens no image with a larger refcount table. Unit: bytes.
 const TABLE_BYTES_MAX: u64 = 8 << 20;
 
-/// A power cut may lose the end of a file whose refcounts are there; not more of it than this.
-/// Unit: bytes.
-const PAST_END_BYTES_MAX: u64 = 256 << 20;
-
 /// Offsets are shorter than this. Unit: bytes.
 const FILE_BYTES_MAX: u64 = 1 << 56;
 
 impl Counts {
-    /// Reads the refcount table, and finds the last cluster in use.
-    ///
-    /// Errors: `Corrupt`, also where the image's own head is not counted.
-    pub(crate) fn open(file: Arc<dyn Disk>, header: &Header, limits: &Limits) -> Result<Counts> {
-        let place = header.refcount_table.clone();
-        let at = || Place::new("refcount table").byte(place.start);
-        if place.end > file.size_bytes() {
-            let detail = "the file ends before its refcounts";
-            return Err(Error::corrupt(Problem::Truncated, detail).at(at()).advise(REPAIR));
-        }
-        let length = narrow(place.end.saturating_sub(place.start)).unwrap_or(0);
-        let bytes = file.read_vec(place.start, length).map_err(|error| error.at(at()))?;
-        let table: Vec<u64> = words(&bytes).map(|word| word & entry::OFFSET).collect();
-        let size_bytes = file.size_bytes();
-        let order = header.refcount_bits.trailing_zeros();
-        let cluster = header.cluster;
-        let per_block = Power::new(cluster.bits().saturating_add(3).saturating_sub(order));
-        let mut tables = HashSet::new();
-        for (offset, index) in table.iter().zip(0u64..).filter(|(offset, _)| **offset != 0) {
-            let fits = cluster.divides(*offset) && *offset < file.size_bytes();
-            if !fits || !tables.insert(cluster.index(*offset)) {
-                let detail = format!("a refcount block at {offset:#x}, or two of them");
-                let place = Place::new("refcount table").index(index);
-                return Err(Error::corrupt(Problem::OutOfRange, detail).at(place).advise(REPAIR));
-            }
-        }
-        let mut counts = Counts {
-            cluster,
-            order,
-            per_block,
-            tables,
-            table,
-            table_place: place,
-            table_dirty: BTreeSet::new(),
-            moved: false,
-            pages: Pages::new(file, "refcount block", cluster, limits),
-            drops: Vec::new(),
-            resting: BTreeSet::new(),
-            free: BTreeMap::new(),
-            scan: 0,
-            scan_end: 0,
-            next: 0,
-        };
-        counts.next = counts.find_end()?;
-        let past = cluster.times(counts.next).saturating_sub(size_bytes);
-        if past > PAST_END_BYTES_MAX.max(size_bytes) {
-            let detail = format!("refcounts reach {past} bytes past the end of the file");
-            return Err(Error::corrupt(Problem::OutOfRange, detail)
-                .at(Place::new("refcount").index(counts.next))
-                .advise(REPAIR));
-        }
-        counts.scan_end = counts.next;
-        counts.check_head(header)?;
-        Ok(counts)
-    }
-
     /// Largest refcount there can be.
     pub(crate) fn count_max(&self) -> u64 {
         u64::MAX.wrapping_shr(64u32.saturating_sub(1u32.wrapping_shl(self.order)))
@@ -472,62 +411,6 @@ impl Counts {
         let mut blocks = self.per_block.index(run.start)..=last;
         blocks.find(|&block| self.block(self.per_block.times(block)).is_none())
     }
-
-    /// Behind the last cluster with a refcount; further behind where many blocks are empty.
-    fn find_end(&self) -> Result<u64> {
-        const EMPTY_PAGES_MAX: u64 = 1 << 16;
-        let page = self.pages.page();
-        let per_page = Power::new(page.bits().saturating_add(3).saturating_sub(self.order));
-        let mut left = EMPTY_PAGES_MAX;
-        for index in (0..self.table.len()).rev() {
-            let offset = self.table.get(index).copied().unwrap_or(0);
-            if offset == 0 {
-                continue;
-            }
-            let first = self.per_block.times(wide(index));
-            for skip in (0..per_page.count(self.per_block.size())).rev() {
-                let start = first.saturating_add(per_page.times(skip));
-                let byte = offset.saturating_add(page.times(skip));
-                let last = self.pages.view(byte, |bytes| {
-                    (!all_zero(bytes)).then(|| self.last_used(bytes, per_page.size()))
-                })?;
-                left = left.saturating_sub(1);
-                match last {
-                    Some(last) => return Ok(start.saturating_add(last).saturating_add(1)),
-                    None if left == 0 => return Ok(start),
-                    None => {}
-                }
-            }
-        }
-        Ok(0)
-    }
-
-    /// The last refcount of a page that is not 0.
-    fn last_used(&self, page: &[u8], counts: u64) -> u64 {
-        let used = |index: &u64| {
-            let (byte, slot) = self.slot(0, *index);
-            bits(page, byte, slot, self.order) != 0
-        };
-        (0..counts).rev().find(used).unwrap_or(0)
-    }
-
-    /// The image's own head must be counted: else the refcounts mean nothing.
-    fn check_head(&mut self, header: &Header) -> Result<()> {
-        let l1_bytes = header.l1.entries.saturating_mul(8);
-        let l1 = self.cluster.index(header.l1.offset);
-        let l1 = l1..l1.saturating_add(self.cluster.count(l1_bytes));
-        let table = &self.table_place;
-        let table = self.cluster.index(table.start)..self.cluster.index(table.end);
-        for run in [0..1, l1, table] {
-            for cluster in run.clone() {
-                if self.count(cluster)? == 0 {
-                    return Err(uncounted(self.cluster.times(cluster)));
-                }
-            }
-            self.mark_table(run, true);
-        }
-        Ok(())
-    }
 }
 
 /// Where the header names the refcount table: its offset, then its length.
@@ -540,62 +423,4 @@ fn uncounted(byte: u64) -> Error {
     Error::corrupt(Problem::Mismatch, format!("{byte:#x} is in use, and its refcount is 0"))
         .at(Place::new("refcount").byte(byte))
         .advise(REPAIR)
-}
-
-/// The big-endian words of a table.
-pub(crate) fn words(bytes: &[u8]) -> impl Iterator<Item = u64> + '_ {
-    bytes.chunks_exact(8).map(|word| u64_be(word, 0).unwrap_or(0))
-}
-
-/// A refcount of 2^`order` bits at `byte`; `slot` counts inside the byte where several share it.
-pub(crate) fn bits(page: &[u8], byte: u64, slot: u64, order: u32) -> u64 {
-    let at = narrow(byte).unwrap_or(0);
-    if order >= 3 {
-        let length = narrow(Power::new(order.saturating_sub(3)).size()).unwrap_or(1);
-        let bytes = page.get(at..).and_then(|rest| rest.get(..length)).unwrap_or_default();
-        return bytes.iter().fold(0, |sum, byte| sum.wrapping_shl(8) | u64::from(*byte));
-    }
-    let width = 1u32.wrapping_shl(order);
-    let shift = u32::try_from(slot).unwrap_or(0).wrapping_mul(width);
-    let mask = 1u64.wrapping_shl(width).wrapping_sub(1);
-    u64::from(page.get(at).copied().unwrap_or(0)).wrapping_shr(shift) & mask
-}
-
-/// Changes what [`bits`] reads.
-pub(crate) fn set_bits(page: &mut [u8], byte: u64, slot: u64, order: u32, value: u64) {
-    let at = narrow(byte).unwrap_or(0);
-    if order >= 3 {
-        let length = narrow(Power::new(order.saturating_sub(3)).size()).unwrap_or(1);
-        let word = value.to_be_bytes();
-        let tail = word.get(word.len().saturating_sub(length)..).unwrap_or_default();
-        if let Some(room) = page.get_mut(at..).and_then(|rest| rest.get_mut(..length)) {
-            room.copy_from_slice(tail);
-        }
-        return;
-    }
-    let width = 1u32.wrapping_shl(order);
-    let shift = u32::try_from(slot).unwrap_or(0).wrapping_mul(width);
-    let mask = 1u64.wrapping_shl(width).wrapping_sub(1);
-    if let Some(room) = page.get_mut(at) {
-        let cleared = u64::from(*room) & !mask.wrapping_shl(shift);
-        *room = u8::try_from((cleared | (value & mask).wrapping_shl(shift)) & 0xff).unwrap_or(0);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn refcounts_of_every_width_stand_where_the_format_says() {
-        let mut page = [0u8; 16];
-        set_bits(&mut page, 0, 3, 0, 1);
-        assert_eq!((page[0], bits(&page, 0, 3, 0), bits(&page, 0, 2, 0)), (8, 1, 0));
-        set_bits(&mut page, 1, 1, 2, 9);
-        assert_eq!((page[1], bits(&page, 1, 1, 2)), (0x90, 9));
-        set_bits(&mut page, 2, 0, 4, 0x1234);
-        assert_eq!((&page[2..4], bits(&page, 2, 0, 4)), (&[0x12, 0x34][..], 0x1234));
-        set_bits(&mut page, 8, 0, 6, u64::MAX - 1);
-        assert_eq!(bits(&page, 8, 0, 6), u64::MAX - 1);
-    }
 }

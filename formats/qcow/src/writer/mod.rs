@@ -19,10 +19,11 @@ mod place;
 mod resize;
 mod snapshots;
 mod state;
+mod width;
 
 pub use compact::Compacted;
-pub(crate) use counts::{bits, set_bits};
 pub use map::WriterMap;
+pub(crate) use width::{bits, set_bits};
 
 use crate::codec::Codec;
 use crate::layout::incompatible;

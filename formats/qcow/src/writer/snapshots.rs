@@ -5,9 +5,9 @@
 //! this disk's alone.
 
 use super::Writer;
-use super::counts::words;
 use super::map::no_file;
 use super::state::State;
+use super::width::words;
 use crate::entry::{EntryKind, RawEntry};
 use crate::header::L1Place;
 use crate::layout::{SnapshotEntry, entry};

@@ -1,7 +1,8 @@
 //! The tables of an image that is being written, and what of them is not recorded yet.
 
-use super::counts::{Counts, words};
+use super::counts::Counts;
 use super::pages::Pages;
+use super::width::words;
 use crate::entry::{EntryKind, RawEntry, Unit};
 use crate::header::Header;
 use crate::layout::{entry, incompatible};
