@@ -3,9 +3,9 @@
 mod common;
 mod images;
 
-use adit_core::{Kind, MemoryDisk, Problem, WritableDisk, WritableImage};
+use adit_core::{Kind, Limits, MemoryDisk, Problem, WritableDisk, WritableImage};
 use adit_testkit::Model;
-use adit_vmdk::{CreateOptions, Subformat};
+use adit_vmdk::{CreateOptions, RepairOptions, Subformat, repair};
 use common::{Hosted, SECTOR, put32};
 use images::*;
 
@@ -152,6 +152,17 @@ fn has_extents_the_guest_may_not_write() {
     assert_eq!(image.world.images()[1][8 * SECTOR..], [7; 8 * SECTOR]);
 }
 
+/// Repairs a copy of the first file; what says it is whole then must be.
+fn mend(damaged: &Image) {
+    let world = adit_testkit::World::of(damaged.world.images());
+    let all = RepairOptions { leaks: true, errors: true };
+    let done = repair(&world.file(0), all, &Limits::default(), &mut |_| ());
+    if done.is_ok_and(|done| done.left == 0) {
+        let left = damaged.damage(&world.images());
+        assert_eq!(left, [], "{:?}", damaged.damage(&damaged.world.images()));
+    }
+}
+
 #[test]
 fn is_any_damaged_image_without_a_panic() {
     let parent = Some(parent_record("00c0ffee", 300 * KIB));
@@ -174,7 +185,7 @@ fn is_any_damaged_image_without_a_panic() {
         Model::of(noise(300 * KIB, 3), 1).write(&writer, 1000..200_000);
         writer.close().unwrap();
         let images = image.world.images();
-        for _ in 0..150 {
+        for _ in 0..60 {
             let mut images = images.clone();
             for _ in 0..=random(4) {
                 let file = random(images.len());
@@ -190,6 +201,7 @@ fn is_any_damaged_image_without_a_panic() {
                 name: image.name.clone(),
                 parent: image.parent.clone(),
             };
+            mend(&damaged);
             let Ok(writer) = damaged.try_writer() else {
                 refused += 1;
                 continue;
@@ -203,5 +215,5 @@ fn is_any_damaged_image_without_a_panic() {
             let _ = damaged.findings(&damaged.world.images());
         }
     }
-    assert!(refused > 20, "{refused}");
+    assert!(refused > 10, "{refused}");
 }
