@@ -291,3 +291,27 @@ fn emptying_and_compacting() {
     drop(disk);
     let _ = Image::open(MemoryDisk::open("image", world.images().remove(0)), &Limits::default());
 }
+
+#[test]
+fn a_medium_that_fails_at_any_moment() {
+    for count in 0..120 {
+        let world = World::of(vec![dynamic(vec![Some(([0xff, 0xff], 5)); BLOCKS]).bytes()]);
+        let disk = writer(&world, None);
+        world.fail_after(Some(count));
+        let _ = disk.write_at(&[9; 9000], 100);
+        let _ = disk.write_zeroes(2 * BLOCK as u64..6 * BLOCK as u64);
+        let _ = disk.flush();
+        let _ = disk.write_at(&[9; 5000], 3 * BLOCK as u64);
+        let resized = disk.resize((600 * BLOCK) as u64);
+        let _ = disk.modify("parent_name", "x");
+        let _ = disk.compact(&Interrupt::default());
+        let _ = disk.close();
+        let now = read(world.images().remove(0), None, &format!("after {count} changes"));
+        let bytes = disk_bytes(&*now);
+        let size = if resized.is_ok() { 600 } else { bytes.len() / BLOCK };
+        assert_eq!(bytes.len(), size * BLOCK);
+        let allowed = [0, 5, 9];
+        assert!(bytes.iter().all(|byte| allowed.contains(byte)), "after {count} changes");
+        assert!(bytes[7 * BLOCK..BLOCKS * BLOCK].iter().all(|byte| *byte == 5));
+    }
+}

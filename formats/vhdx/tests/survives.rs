@@ -370,3 +370,32 @@ fn the_writing_back_of_a_log_that_was_left_behind() {
         assert_eq!(now.read_vec(MIB as u64, 4096).unwrap(), [4; 4096], "{}", cut.label);
     }
 }
+
+#[test]
+fn a_medium_that_fails_at_any_moment() {
+    let sample = vec![5; 3 * MIB];
+    let base = made(CreateOptions::dynamic(3 * MIB as u64));
+    let disk = writer(&base, None);
+    disk.write_at(&sample, 0).unwrap();
+    disk.close().unwrap();
+    let whole = base.images().remove(0);
+    for count in 0..60 {
+        let world = World::of(vec![whole.clone()]);
+        let disk = writer(&world, None);
+        world.fail_after(Some(count));
+        let _ = disk.write_at(&[9; 9000], 100);
+        let _ = disk.write_zeroes(MIB as u64..2 * MIB as u64);
+        let _ = disk.flush();
+        let _ = disk.write_at(&[9; 5000], MIB as u64 + 3000);
+        let resized = disk.resize(6 * MIB as u64);
+        let _ = disk.modify("virtual_disk_id", "01020304-0506-0708-090A-0B0C0D0E0F10");
+        let _ = disk.compact(&Interrupt::default());
+        let _ = disk.close();
+        let now = read(world.images().remove(0), None, &format!("after {count} changes"));
+        let bytes = bytes_of(&*now);
+        assert!(bytes.len() == 6 * MIB || resized.is_err() && bytes.len() == 3 * MIB);
+        let allowed = [0, 5, 9];
+        assert!(bytes.iter().all(|byte| allowed.contains(byte)), "after {count} changes");
+        assert!(bytes[2 * MIB..3 * MIB].iter().all(|byte| *byte == 5));
+    }
+}
