@@ -1,5 +1,6 @@
 //! Segments to disks: each logical volume becomes a chain of pieces of what lies below it.
 
+use crate::cache::Cache;
 use crate::metadata::{Lv, Segment, Vg, bytes};
 use crate::raid::RaidKind;
 use crate::snapshot::Store;
@@ -210,7 +211,7 @@ impl<'a> Builder<'a> {
             "error" => {
                 Ok(Part::lost(length, Error::lost("the volume's own table makes this part fail")))
             }
-            "cache" => self.cache(segment).map(|built| Part::of(built, 0, length)),
+            "cache" => self.cache(lv, segment).map(|built| Part::of(built, 0, length)),
             kind => match RaidKind::parse(kind) {
                 Some(raid) => Ok(Part::of(self.raid(lv, segment, raid)?, 0, length)),
                 None => Err(Error::unsupported(refusal(kind)).at(Place::new("segment"))),
@@ -303,7 +304,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn cache(&mut self, segment: &Segment) -> Result<Built> {
+    fn cache(&mut self, lv: &Lv, segment: &Segment) -> Result<Built> {
         let pool = segment.body.text("cache_pool").unwrap_or("its cache").to_owned();
         let of_pool = self.vg.lv(&pool).and_then(|pool| pool.segments.first());
         let mode = |body: &crate::text::Section| {
@@ -312,12 +313,37 @@ impl<'a> Builder<'a> {
         let mode = mode(&segment.body).or_else(|| of_pool.and_then(|of| mode(&of.body)));
         match mode.as_deref() {
             Some("writethrough" | "passthrough") => self.lv(segment.body.text("origin")?),
+            Some("writeback") if of_pool.is_some_and(|of| of.kind == "cache-pool") => {
+                self.writeback(lv, segment, &pool)
+            }
             mode => Err(Error::unsupported(format!(
                 "cached by {pool} in mode {}: the newest data may be in the cache alone",
                 mode.unwrap_or("unknown")
             ))
             .advise("detach the cache (lvconvert --splitcache) where the volume was in use")),
         }
+    }
+
+    /// A volume whose newest data may be in its cache alone: read through the cache.
+    fn writeback(&mut self, lv: &Lv, segment: &Segment, pool: &str) -> Result<Built> {
+        let body = self.vg.lv(pool).and_then(|pool| pool.segments.first()).map(|of| &of.body);
+        let body = body.ok_or_else(|| bad("cache_pool", "the cache is not described"))?;
+        let metadata = self.lv(body.text("metadata")?)?;
+        let data = self.lv(body.text("data")?)?;
+        let origin = self.lv(segment.body.text("origin")?)?;
+        let cache = Cache {
+            name: format!("cached LV {}/{}", self.vg.name, lv.name),
+            metadata: metadata.disk,
+            data: data.disk,
+            origin: origin.disk,
+            chunk: bytes(body.number("chunk_size")?)?,
+            size: segment.length,
+        };
+        let (disk, notes) = cache.open(self.limits)?;
+        self.notes.extend(notes);
+        // Where cached blocks stand in the origin is not told apart here.
+        let lost_bytes = origin.lost_bytes.saturating_add(data.lost_bytes).min(segment.length);
+        Ok(Built::without(disk, segment.length, lost_bytes))
     }
 
     fn thin(&mut self, lv: &Lv, segment: &Segment) -> Result<Arc<dyn Disk>> {

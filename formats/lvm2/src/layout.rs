@@ -165,3 +165,42 @@ on_disk! {
 
 /// `SnAp`, little-endian.
 pub const STORE_MAGIC: u32 = 0x7041_6e53;
+
+on_disk! {
+    /// Superblock of the metadata of a cache.
+    pub struct CacheSuperblock (288 bytes, little_endian) {
+        0x000 crc: u32,
+        /// 1: it was shut down cleanly; 2: it asks to be checked.
+        0x004 flags: u32,
+        0x008 block: u64,
+        0x020 magic: u64,
+        0x028 version: u32,
+        0x02c policy: [u8; 16],
+        /// Root of the array from cache block to origin block.
+        0x0c0 mapping_root: u64,
+        /// Unit: sectors.
+        0x0e8 data_block: u32,
+        /// Unit: sectors.
+        0x0ec metadata_block: u32,
+        /// How many blocks the cache holds.
+        0x0f0 cache_blocks: u32,
+        0x0f4 compat: u32,
+        0x0f8 compat_ro: u32,
+        0x0fc incompat: u32,
+    }
+}
+
+/// Magic of a cache's superblock.
+pub const CACHE_MAGIC: u64 = 0x0018_c403;
+
+on_disk! {
+    /// Header of a block of an array; values follow.
+    pub struct ArrayHeader (24 bytes, little_endian) {
+        0x00 crc: u32,
+        0x04 entries_max: u32,
+        0x08 entries: u32,
+        /// Unit: bytes.
+        0x0c value_size: u32,
+        0x10 block: u64,
+    }
+}

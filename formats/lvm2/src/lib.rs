@@ -10,7 +10,7 @@
 //! 4. [`Group::open`] keeps the group, to list hidden volumes too.
 //!
 //! Within: `text` reads the language of the metadata, `metadata` checks what it says,
-//! `build` turns segments into disks, `raid`, `thin` (over `btree`) and `snapshot` read what
+//! `build` turns segments into disks, `raid`, `thin` and `cache` (over `btree`) and `snapshot` read what
 //! device mapper keeps beside the data.
 //!
 //! What is read and refused: `README.md` beside this crate.
@@ -37,6 +37,7 @@
 
 mod btree;
 mod build;
+mod cache;
 mod checksum;
 mod group;
 mod inspect;

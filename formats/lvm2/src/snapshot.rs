@@ -16,20 +16,34 @@ const EXCEPTION: u64 = 16;
 /// Largest chunk LVM makes: 512 KiB; more is taken as damage.
 const CHUNK_MAX: u64 = 16 << 20;
 
-/// The map of a snapshot.
+/// The map of a snapshot, and of a cache: an origin some of whose chunks are elsewhere.
 #[derive(Debug)]
 pub(crate) struct Store {
     name: String,
     geometry: Geometry,
-    /// Origin, then store.
-    origin: Arc<dyn Disk>,
-    store: Arc<dyn Disk>,
-    chunk: u64,
-    /// Old and new chunk, in order of the old one.
-    exceptions: Vec<(u64, u64)>,
+    chunks: Chunks,
+}
+
+/// Which chunks of an origin are in a store.
+#[derive(Debug)]
+pub(crate) struct Chunks {
+    pub origin: Arc<dyn Disk>,
+    pub store: Arc<dyn Disk>,
+    /// Unit: bytes, not 0.
+    pub chunk: u64,
+    /// Chunk of the origin and of the store, in order of the former.
+    pub moved: Vec<(u64, u64)>,
+    /// What is said of a chunk in the store, and of any other.
+    pub words: [&'static str; 2],
 }
 
 impl Store {
+    /// A disk of these chunks.
+    pub fn over(name: String, size_bytes: u64, chunks: Chunks) -> Arc<dyn Disk> {
+        let geometry = Geometry { size_bytes, ..chunks.origin.geometry() };
+        Arc::new(Mapped::new(Store { name, geometry, chunks }))
+    }
+
     pub fn open(
         name: String,
         store: Arc<dyn Disk>,
@@ -44,11 +58,14 @@ impl Store {
         let bad = |problem, field: &'static str, detail: String| {
             Err(Error::corrupt(problem, detail).at(place().field(field)))
         };
+        let words = ["copied to the store", "not changed since, read from the origin"];
+        let over = |moved| {
+            let chunks = Chunks { origin, store: Arc::clone(&store), chunk, moved, words };
+            Store::over(name, size_bytes, chunks)
+        };
         if header.magic == 0 {
             // Device mapper writes the header at first use; before, the snapshot is its origin.
-            let geometry = Geometry { size_bytes, ..origin.geometry() };
-            let map = Store { name, geometry, origin, store, chunk, exceptions: Vec::new() };
-            return Ok(Arc::new(Mapped::new(map)));
+            return Ok(over(Vec::new()));
         }
         if header.magic != STORE_MAGIC {
             return bad(Problem::BadMagic, "magic", "the store has no header".into());
@@ -66,9 +83,7 @@ impl Store {
             let detail = format!("chunks of {own} bytes, {chunk} by the group's metadata");
             return bad(Problem::Mismatch, "chunk_size", detail);
         }
-        let exceptions = exceptions(&store, chunk, limits)?;
-        let geometry = Geometry { size_bytes, ..origin.geometry() };
-        Ok(Arc::new(Mapped::new(Store { name, geometry, origin, store, chunk, exceptions })))
+        Ok(over(exceptions(&store, chunk, limits)?))
     }
 }
 
@@ -117,29 +132,23 @@ impl ExtentMap for Store {
     }
 
     fn lookup(&self, offset: u64, _at_most: u64) -> Result<Run> {
-        let chunk = offset.checked_div(self.chunk).unwrap_or(0);
-        let start = chunk.saturating_mul(self.chunk);
-        let next = self.exceptions.partition_point(|(old, _)| *old < chunk);
-        let kind = match self.exceptions.get(next) {
-            Some((old, new)) if *old == chunk => {
-                let offset = new.saturating_mul(self.chunk);
-                return Ok(Run {
-                    start,
-                    length: self.chunk,
-                    kind: RunKind::Stored { source: 1, offset },
-                });
-            }
-            _ => RunKind::Stored { source: 0, offset: start },
-        };
-        let end = self
-            .exceptions
+        let Chunks { chunk: length, moved, .. } = &self.chunks;
+        let chunk = offset.checked_div(*length).unwrap_or(0);
+        let start = chunk.saturating_mul(*length);
+        let next = moved.partition_point(|(old, _)| *old < chunk);
+        if let Some((_, new)) = moved.get(next).filter(|(old, _)| *old == chunk) {
+            let offset = new.saturating_mul(*length);
+            return Ok(Run { start, length: *length, kind: RunKind::Stored { source: 1, offset } });
+        }
+        let end = moved
             .get(next)
-            .map_or(self.geometry.size_bytes, |(old, _)| old.saturating_mul(self.chunk));
-        Ok(Run { start, length: end.saturating_sub(start).max(self.chunk), kind })
+            .map_or(self.geometry.size_bytes, |(old, _)| old.saturating_mul(*length));
+        let kind = RunKind::Stored { source: 0, offset: start };
+        Ok(Run { start, length: end.saturating_sub(start).max(*length), kind })
     }
 
     fn source(&self, index: usize) -> Option<&Arc<dyn Disk>> {
-        [&self.origin, &self.store].get(index).copied()
+        [&self.chunks.origin, &self.chunks.store].get(index).copied()
     }
 
     fn parent(&self) -> Option<&Arc<dyn Disk>> {
@@ -156,10 +165,10 @@ impl ExtentMap for Store {
 
     fn steps(&self, offset: u64) -> Result<Vec<String>> {
         let run = self.lookup(offset, 1)?;
-        let chunk = offset.checked_div(self.chunk).unwrap_or(0);
-        Ok(vec![match run.kind {
-            RunKind::Stored { source: 1, .. } => format!("chunk {chunk}: copied to the store"),
-            _ => format!("chunk {chunk}: not changed since, read from the origin"),
-        }])
+        let chunk = offset.checked_div(self.chunks.chunk).unwrap_or(0);
+        let [moved, other] = self.chunks.words;
+        let word =
+            if matches!(run.kind, RunKind::Stored { source: 1, .. }) { moved } else { other };
+        Ok(vec![format!("chunk {chunk}: {word}")])
     }
 }

@@ -312,11 +312,13 @@ fn a_cached_volume_is_read_unless_the_cache_may_be_ahead() {
     let mut devices = complex(common::COMPLEX);
     common::write(&mut devices, "cached_corig", &noise(4, 4 * EXTENT));
     assert!(whole(&volume(&assembled(&devices, &[]), "cached")) == noise(4, 4 * EXTENT));
-    let ahead = common::COMPLEX.replace("\"writethrough\"", "\"writeback\"");
-    let table = assembled(&complex(&ahead), &[]);
-    let error = volume(&table, "cached").read_vec(0, 1).unwrap_err();
-    assert_eq!(error.kind(), Kind::Unsupported);
-    assert!(error.detail().contains("writeback"), "{error}");
+    // A mode that is not known, and a cache without metadata that could be read through.
+    for (mode, kind) in [("sideways", Kind::Unsupported), ("writeback", Kind::Corrupt)] {
+        let text = common::COMPLEX.replace("\"writethrough\"", &format!("{mode:?}"));
+        let table = assembled(&complex(&text), &[]);
+        let error = volume(&table, "cached").read_vec(0, 1).unwrap_err();
+        assert_eq!(error.kind(), kind, "{mode}");
+    }
 }
 
 #[test]
