@@ -361,6 +361,49 @@ fn uses_the_room_before_a_footer_that_stands_far_behind_the_data() {
 }
 
 #[test]
+fn a_last_block_cut_off_behind_the_disk_gets_its_room_and_shows_no_footer() {
+    let blocks = vec![Some(([0xff, 0xff], 5)), Some(([0xff, 0xff], 6))];
+    let size = BLOCK + BLOCK / 2;
+    let recipe = Recipe { size: size as u64, ..dynamic(blocks) };
+    let mut bytes = recipe.bytes();
+    let footer = bytes.split_off(bytes.len() - 512);
+    bytes.truncate(bytes.len() - BLOCK / 2);
+    bytes.extend(&footer);
+    let world = World::of(vec![bytes]);
+    let disk = writer(&world, None);
+    let mut model = Model::of(all(&image(&world).disk("x", None).unwrap()), 1);
+    model.write(&disk, size - 100..size);
+    model.flush(&disk, None);
+    assert_sound(&world);
+    disk.resize(2 * BLOCK as u64).unwrap();
+    model.resize(2 * BLOCK);
+    disk.close().unwrap();
+    assert_sound(&world);
+    model.verify(&*image(&world).disk("x", None).unwrap());
+    assert_agrees(&world, model.bytes());
+}
+
+#[test]
+fn footers_of_511_bytes_become_whole() {
+    let mut fixed = dynamic(vec![]).fixed(&[7; 4096]);
+    fixed.pop();
+    let mut blocks = dynamic(vec![Some(([0xff, 0xff], 5))]).bytes();
+    blocks.pop();
+    for bytes in [fixed, blocks] {
+        let world = World::of(vec![bytes]);
+        let before = all(&image(&world).disk("x", None).unwrap());
+        let disk = writer(&world, None);
+        let mut model = Model::of(before, 1);
+        model.write(&disk, 1000..1100);
+        disk.close().unwrap();
+        assert_eq!(world.images()[0].len() % 512, 0);
+        assert_sound(&world);
+        assert_eq!(codes(&image(&world)), Vec::<&str>::new());
+        model.verify(&*image(&world).disk("x", None).unwrap());
+    }
+}
+
+#[test]
 fn writes_where_bits_are_clear_in_a_block_of_tapdisk() {
     // Its bytes under clear bits are somebody else's.
     let world = World::of(vec![dynamic(vec![Some(([0x0f, 0], 6))]).bytes()]);
