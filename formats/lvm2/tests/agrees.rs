@@ -223,3 +223,53 @@ fn a_cache_in_writeback_mode_is_read_through() {
         assert_eq!(refused, 3, "superblock, tree and array");
     }
 }
+
+#[test]
+fn hostile_metadata_with_right_checksums_neither_panics_nor_hangs() {
+    let text = common::COMPLEX.replace("\"writethrough\"", "\"writeback\"");
+    let cache = restore_by("cache_restore", &[], CACHE);
+    let pool = restore(POOL);
+    let seed = 5;
+    println!("seed {seed}");
+    let mut start = complex(&text);
+    common::write(&mut start, "pool_tdata", &noise(7, 16 * BLOCK));
+    // Superblocks, tree nodes and array blocks, each with its salt.
+    let blocks = |image: &[u8], salts: [u32; 3]| -> Vec<(usize, u32)> {
+        let salt_of = |raw: &[u8]| {
+            let own = u32::from_le_bytes(raw[..4].try_into().unwrap());
+            salts.into_iter().find(|salt| !crc32c::crc32c(&raw[4..]) ^ salt == own)
+        };
+        let all = image.chunks(4096).enumerate();
+        all.filter_map(|(number, raw)| Some((number, salt_of(raw)?))).collect()
+    };
+    let places = [
+        ("pool_tmeta", pool.clone(), blocks(&pool, [160_774, 121_107, 0])),
+        ("cpool_cmeta", cache.clone(), blocks(&cache, [9_031_977, 121_107, 595_846_735])),
+    ];
+    let bytes = noise(seed, 6 * 150);
+    for change in bytes.chunks_exact(6) {
+        let mut devices = start.clone();
+        for (name, image, blocks) in &places {
+            assert!(blocks.len() > 3, "{name}");
+            let mut image = image.clone();
+            let (number, salt) = blocks[usize::from(change[0]) % blocks.len()];
+            let raw = &mut image[number * 4096..][..4096];
+            // Mostly the header and the first keys; sometimes anywhere.
+            let range = if change[1] & 3 == 0 { 4092 } else { 60 };
+            let at = 4 + (usize::from(change[2]) << 8 | usize::from(change[3])) % range;
+            raw[at] = if change[4] & 1 == 0 { change[5] } else { raw[at] ^ 1 };
+            let sum = !crc32c::crc32c(&raw[4..]) ^ salt;
+            raw[..4].copy_from_slice(&sum.to_le_bytes());
+            common::write(&mut devices, name, &image);
+        }
+        let table = Group::assemble(members(&devices, &[]), &Limits::default()).unwrap();
+        for volume in
+            table.volumes.iter().filter(|v| v.kind.contains("thin") || v.kind.contains("cache"))
+        {
+            for extent in Extents::of(&volume.disk, 0..volume.size_bytes()).take(2000) {
+                let Ok(extent) = extent else { break };
+                let _ = volume.disk.read_vec(extent.offset, extent.length.min(100) as usize);
+            }
+        }
+    }
+}
