@@ -2,7 +2,7 @@
 
 use crate::describe::trailed;
 use crate::{At, Fact, LayerInfo, Opened, Opener, Origin};
-use adit_core::{Disk, Error, Kind, Problem, Result};
+use adit_core::{Disk, Error, Kind, Limits, Problem, Result, Slice};
 use adit_luks::Luks;
 use std::fmt::{self, Debug};
 use std::sync::Arc;
@@ -33,7 +33,7 @@ impl Opener {
     pub(crate) fn in_luks(&self, mut here: Opened, disk: Arc<dyn Disk>) -> Result<Opened> {
         let luks = Luks::open(disk, &self.options().limits)?;
         here.notes.extend(luks.notes().iter().map(|note| trailed(note.clone(), &here.locator)));
-        let disk = self.try_secrets(|secret| luks.unlock(secret))?;
+        let disk = try_secrets(&self.options().secrets, |secret| luks.unlock(secret))?;
         let locator = here.locator.step(b"");
         here.layers.push(LayerInfo {
             format: format!("LUKS{}", luks.version()),
@@ -48,21 +48,57 @@ impl Opener {
         here.at = At::Disk { disk, origin: Origin::Inner };
         Ok(here)
     }
+}
 
-    /// What the first secret opens that is not wrong.
-    ///
-    /// Errors: `Denied` with none, and where all are wrong.
-    pub(crate) fn try_secrets<T>(&self, open: impl Fn(&[u8]) -> Result<T>) -> Result<T> {
-        let mut denied = None;
-        for secret in &self.options().secrets {
-            match open(secret.bytes()) {
-                Err(error) if error.kind() == Kind::Denied => denied = Some(error),
-                opened => return opened,
-            }
+/// What the first secret opens that is not wrong.
+///
+/// Errors: `Denied` with none, and where all are wrong.
+fn try_secrets<T>(secrets: &[Secret], open: impl Fn(&[u8]) -> Result<T>) -> Result<T> {
+    let mut denied = None;
+    for secret in secrets {
+        match open(secret.bytes()) {
+            Err(error) if error.kind() == Kind::Denied => denied = Some(error),
+            opened => return opened,
         }
-        Err(denied.unwrap_or_else(|| {
-            Error::new(Kind::Denied, Problem::Missing, "it is encrypted, and no secret was given")
-                .advise("`--passphrase-file FILE` or `--key-file FILE` opens it")
-        }))
     }
+    Err(denied.unwrap_or_else(|| {
+        Error::new(Kind::Denied, Problem::Missing, "it is encrypted, and no secret was given")
+            .advise("`--passphrase-file FILE` or `--key-file FILE` opens it")
+    }))
+}
+
+/// A cipher for the clusters of a QCOW2 image.
+#[derive(Debug)]
+struct Clusters(adit_luks::Cipher);
+
+impl adit_qcow::Decrypt for Clusters {
+    fn decrypt(&self, first_sector: u64, buf: &mut [u8]) -> Result<()> {
+        self.0.decrypt(first_sector, buf)
+    }
+}
+
+/// What decrypts an encrypted image, from the first secret that is right; nothing for others.
+///
+/// Errors: `Denied` where no LUKS keyslot opens. The older AES cannot tell a wrong passphrase.
+pub(crate) fn cipher_of(
+    image: &adit_qcow::Image,
+    file: &Arc<dyn Disk>,
+    secrets: &[Secret],
+    limits: &Limits,
+) -> Result<Option<Arc<dyn adit_qcow::Decrypt>>> {
+    use adit_qcow::Encryption;
+    let cipher = match image.encryption() {
+        None => return Ok(None),
+        Some(Encryption::Aes) => try_secrets(secrets, adit_luks::Cipher::qcow_legacy)?,
+        Some(Encryption::Luks) => {
+            let header = image.luks_header().ok_or_else(|| {
+                Error::corrupt(Problem::Missing, "it is encrypted, and names no LUKS header")
+            })?;
+            let length = header.end.saturating_sub(header.start);
+            let header = Slice::open("LUKS header", Arc::clone(file), header.start, length);
+            let luks = Luks::open_detached(header, Arc::clone(file), limits)?;
+            try_secrets(secrets, |secret| luks.unlock_cipher(secret))?
+        }
+    };
+    Ok(Some(Arc::new(Clusters(cipher))))
 }

@@ -326,8 +326,11 @@ impl Chain<'_> {
         let (mut layers, mut notes, mut below) = (Vec::new(), Vec::new(), None);
         while let Some(mut link) = self.links.pop() {
             let name = link.file.locator.to_string();
-            let parts =
-                Parts { parent: below.take(), data: link.data.take().map(|file| file.disk) };
+            let parts = Parts {
+                parent: below.take(),
+                data: link.data.take().map(|file| file.disk),
+                secrets: self.opener.options().secrets.clone(),
+            };
             let contents =
                 self.contents(&link, parts).map_err(|error| error.in_layer(name.clone()))?;
             let all = link.notes.into_iter().chain(contents.notes);

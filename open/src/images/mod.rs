@@ -18,7 +18,7 @@ pub(crate) mod vmdk;
 
 pub(crate) use chain::{Below, below, check, headers, open, parent_of};
 
-use crate::Fact;
+use crate::{Fact, Secret};
 use adit_core::{Disk, Error, Finding, Inspect, Interrupt, Kind, Problem, Result};
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -95,6 +95,8 @@ pub(crate) enum Identity {
 pub(crate) struct Parts {
     pub parent: Option<Arc<dyn Disk>>,
     pub data: Option<Arc<dyn Disk>>,
+    /// What may open an encrypted image.
+    pub secrets: Vec<Secret>,
 }
 
 /// What an image holds.

@@ -2,6 +2,7 @@
 
 use super::{Contents, Expect, Find, Identity, Image, Parts, Report, Wanted, facts};
 use crate::Fact;
+use crate::secret::cipher_of;
 use adit_core::{Check, Disk, DiskExt, Finding, Inspect, Interrupt, Limits, Result};
 use adit_qcow::{Purpose, Reference, SnapshotSize};
 use std::sync::Arc;
@@ -10,13 +11,14 @@ use std::sync::Arc;
 #[derive(Debug)]
 struct Qcow {
     image: adit_qcow::Image,
+    file: Arc<dyn Disk>,
+    limits: Limits,
     snapshot: Option<String>,
 }
 
 /// Reads the headers.
 pub(crate) fn read(file: Arc<dyn Disk>, limits: &Limits) -> Result<Box<dyn Image>> {
-    let image = adit_qcow::Image::open(file, limits)?;
-    Ok(Box::new(Qcow { image, snapshot: None }))
+    Ok(Box::new(Qcow::open(file, limits, None)?))
 }
 
 /// Reads the headers, for the disk as it was in a snapshot.
@@ -25,8 +27,7 @@ pub(crate) fn read_snapshot(
     limits: &Limits,
     snapshot: &str,
 ) -> Result<Box<dyn Image>> {
-    let image = adit_qcow::Image::open(file, limits)?;
-    Ok(Box::new(Qcow { image, snapshot: Some(snapshot.to_owned()) }))
+    Ok(Box::new(Qcow::open(file, limits, Some(snapshot.to_owned()))?))
 }
 
 impl Image for Qcow {
@@ -66,12 +67,16 @@ impl Image for Qcow {
     }
 
     fn disk(&self, name: &str, parts: Parts, _extent: Find<'_>) -> Result<Contents> {
+        let cipher = cipher_of(&self.image, &self.file, &parts.secrets, &self.limits)?;
         let parts = adit_qcow::Parts { backing: parts.parent, data: parts.data };
+        let image = self.image.clone();
+        let image = match cipher {
+            Some(cipher) => image.with_cipher(cipher),
+            None => image,
+        };
         let disk = match &self.snapshot {
-            Some(snapshot) => {
-                self.image.disk_of_snapshot(name, snapshot, SnapshotSize::Then, parts)?
-            }
-            None => self.image.disk(name, parts)?,
+            Some(snapshot) => image.disk_of_snapshot(name, snapshot, SnapshotSize::Then, parts)?,
+            None => image.disk(name, parts)?,
         };
         let mut notes = self.image.notes();
         let mut facts = vec![
@@ -91,6 +96,11 @@ impl Image for Qcow {
 }
 
 impl Qcow {
+    fn open(file: Arc<dyn Disk>, limits: &Limits, snapshot: Option<String>) -> Result<Qcow> {
+        let image = adit_qcow::Image::open(Arc::clone(&file), limits)?;
+        Ok(Qcow { image, file, limits: limits.clone(), snapshot })
+    }
+
     /// Snapshots and bitmaps. The disk can be read without them, so damage is only said.
     fn list(&self, facts: &mut Vec<(&'static str, Fact)>, notes: &mut Vec<Finding>) {
         match self.image.snapshots() {
