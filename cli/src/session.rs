@@ -3,7 +3,7 @@
 use crate::args::{Arguments, Common};
 use crate::{exit, output};
 use adit_core::{Error, Finding, Interrupt, Problem, Result, Severity};
-use adit_open::{At, Files, NamedParent, OpenOptions, Opened, Opener, ReferencePolicy, Secret};
+use adit_open::{At, Files, NamedParent, OpenOptions, Opened, Opener, ReferencePolicy, Remote, Secret};
 use std::ffi::OsStr;
 use std::io::Read as _;
 
@@ -36,6 +36,7 @@ impl Session {
             } else {
                 ReferencePolicy::Directory
             },
+            remotes: vec![Remote { schemes: adit_nbd::SCHEMES, open: adit_nbd::open_uri }],
             ..OpenOptions::default()
         };
         for limit in &common.limit {

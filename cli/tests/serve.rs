@@ -74,3 +74,33 @@ fn a_server_ends_with_the_program_that_started_it() {
         std::thread::sleep(Duration::from_millis(10));
     }
 }
+
+#[test]
+fn the_disk_of_another_server_is_a_place_like_any_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bytes = vec![1; 8 << 20];
+    bytes[5 << 20..][..5].copy_from_slice(b"there");
+    // An MBR with one partition from 1 MiB to the end.
+    bytes[..512].fill(0);
+    bytes[446 + 4] = 0x83;
+    bytes[446 + 8..][..4].copy_from_slice(&2048u32.to_le_bytes());
+    bytes[446 + 12..][..4].copy_from_slice(&(7u32 << 11).to_le_bytes());
+    bytes[510..512].copy_from_slice(&[0x55, 0xaa]);
+    std::fs::write(dir.path().join("disk.raw"), &bytes).unwrap();
+    let server = Server::start(dir.path(), &["disk.raw"]);
+    let uri = server.uri();
+    let cat = ["cat", "--offset", "5M", "--length", "5", &uri];
+    assert_eq!(common::said(dir.path(), 0, &cat), "there");
+    let inside = format!("{uri}//p1");
+    let cat = ["cat", "--offset", "4M", "--length", "5", &inside];
+    assert_eq!(common::said(dir.path(), 0, &cat), "there");
+    // An overlay over it records the place.
+    let second = tempfile::tempdir().unwrap();
+    let over = Server::start(second.path(), &["--overlay", "top.qcow2", &inside]);
+    assert_eq!(over.client().write(0, &[9; 512]).unwrap(), 0);
+    over.stop();
+    let info = common::json(second.path(), 0, &["overlay", "info", "top.qcow2"]);
+    assert_eq!(info["backing"], inside);
+    server.stop();
+    assert!(complained(dir.path(), 1, &["cat", &uri]).contains("kind"), "nobody serves it now");
+}

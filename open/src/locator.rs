@@ -40,6 +40,16 @@ impl Locator {
                 Some(found)
             })
         };
+        if let Some(start) =
+            crate::remote::after_scheme(bytes).filter(|_| !is_source(Path::new(text)))
+        {
+            // The slashes of a URI are its own; the first pair after them is the mark.
+            let rest = &bytes[start..];
+            let cut = rest.windows(2).position(|pair| pair == b"//").map(|at| start + at);
+            let host = Path::new(OsStr::from_bytes(&bytes[..cut.unwrap_or(bytes.len())]));
+            let steps = cut.map_or_else(Vec::new, |cut| split_steps(&bytes[cut + 2..]));
+            return Locator { host: host.to_path_buf(), steps };
+        }
         let host_of = |at: usize| Path::new(OsStr::from_bytes(&bytes[..at]));
         let cut = marks()
             .filter(|&at| at > 0)
@@ -150,6 +160,17 @@ mod tests {
         let (host, steps) = parse("lun.img//p1//web01/web01.vmdk//p2", &["lun.img"]);
         assert_eq!(host, "lun.img");
         assert_eq!(steps, ["p1", "web01/web01.vmdk", "p2"]);
+    }
+
+    #[test]
+    fn a_uri_keeps_its_own_slashes() {
+        let (host, steps) = parse("nbd+unix:///d?socket=/run/s//p1//etc", &[]);
+        assert_eq!(
+            (host.as_str(), &steps[..]),
+            ("nbd+unix:///d?socket=/run/s", &["p1".into(), "etc".into()][..])
+        );
+        assert_eq!(parse("nbd://host:1/disk", &[]), ("nbd://host:1/disk".into(), vec![]));
+        assert_eq!(parse("nbd://host//p1", &[]), ("nbd://host".into(), vec!["p1".into()]));
     }
 
     #[test]

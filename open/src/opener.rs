@@ -57,6 +57,9 @@ impl Opener {
     }
 
     fn open_host(&self, path: &Path) -> Result<Opened> {
+        if let Some(disk) = crate::remote::open(path, &self.options.remotes) {
+            return self.open_remote(path, disk);
+        }
         let is_gone = path.symlink_metadata().is_err();
         match split_snapshot(path.as_os_str().as_bytes()) {
             Some((file, name)) if is_gone && !self.options.raw => {
@@ -67,6 +70,20 @@ impl Opener {
             }
             _ => self.open_host_file(path),
         }
+    }
+
+    /// A server's disk: raw, never taken for an image, whatever its first bytes are.
+    fn open_remote(&self, uri: &Path, disk: Result<Arc<dyn Disk>>) -> Result<Opened> {
+        let locator = Locator { host: uri.to_path_buf(), steps: Vec::new() };
+        let disk = disk.map_err(|error| error.in_layer(locator.to_string()))?;
+        let geometry = disk.geometry();
+        let facts = vec![
+            ("size_bytes", Fact::Bytes(geometry.size_bytes)),
+            ("sector_size_bytes", Fact::Count(geometry.sector_size_bytes.into())),
+        ];
+        let layers = vec![LayerInfo { format: "NBD".into(), locator: locator.clone(), facts }];
+        let (at, notes) = (At::Disk { disk, origin: Origin::Inner }, Vec::new());
+        Ok(Opened { locator, at, layers, notes, beside: Vec::new() })
     }
 
     fn open_host_file(&self, path: &Path) -> Result<Opened> {

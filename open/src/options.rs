@@ -1,6 +1,7 @@
 //! What the user decides about opening.
 
 use crate::Secret;
+use crate::Remote;
 use adit_core::{Error, Limits, Problem, Result};
 use adit_io::ReadPolicy;
 use std::ffi::{OsStr, OsString};
@@ -66,6 +67,8 @@ pub struct OpenOptions {
     pub secrets: Vec<Secret>,
     /// How failed reads are tried again.
     pub reads: ReadPolicy,
+    /// Who opens places that are named by URI.
+    pub remotes: Vec<Remote>,
 }
 
 #[cfg(test)]

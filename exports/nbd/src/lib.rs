@@ -20,7 +20,7 @@ mod protocol;
 mod server;
 mod socket;
 
-pub use client::{Address, ClientCounters, ClientOptions, NbdDisk};
+pub use client::{Address, ClientCounters, ClientOptions, NbdDisk, SCHEMES, open_uri};
 pub use control::{Control, Keeper, Managed};
 pub use counters::Counters;
 pub use export::Export;

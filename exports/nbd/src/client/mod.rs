@@ -15,8 +15,18 @@ use connection::{Connection, Piece};
 use negotiate::Offer;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+/// What stands before `://` in the URIs of [`open_uri`].
+pub const SCHEMES: &[&str] = &["nbd", "nbds", "nbd+tcp", "nbd+unix", "nbds+unix"];
+
+/// Another server's export as a disk, by its URI.
+///
+/// Errors: `Invalid` for what is no URI; those of [`NbdDisk::open`].
+pub fn open_uri(uri: &str) -> Result<Arc<dyn Disk>> {
+    Ok(Arc::new(NbdDisk::open(&uri.parse()?, ClientOptions::default())?))
+}
 
 /// Requests that are on their way at once on one connection.
 const WINDOW: usize = 64;
