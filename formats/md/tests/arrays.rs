@@ -294,3 +294,56 @@ fn impossible_arrays_are_refused() {
     let more = Array::open("a", Level::Mirror, legs(&members, &[]), Some(1 << 40)).unwrap_err();
     assert_eq!(more.kind(), Kind::Corrupt);
 }
+
+/// Any leg may lack any ranges: what can be read is right, and nothing that can be had is lost.
+#[test]
+fn arrays_with_holes_read_right_or_not_at_all() {
+    let seed = 12345u64;
+    println!("seed {seed}");
+    let mut state = seed;
+    let mut next = move |below: u64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % below
+    };
+    let table = "Q 0 1 2 P\n3 4 5 P Q\n7 8 P Q 6\n11 P Q 9 10\nP Q 12 13 14";
+    let members = fill(table, behind_q);
+    let (expected, rows) = (expect(15), members[0].len() as u64);
+    for _ in 0..300 {
+        let mut parts = legs(&members, &[]);
+        let mut holes = vec![Vec::new(); 5];
+        for (leg, holes) in parts.iter_mut().zip(&mut holes) {
+            for _ in 0..next(3) {
+                let start = next(rows);
+                let hole = start..(start + 1 + next(1500)).min(rows);
+                *leg = leg.clone().without(hole.clone(), Error::lost("a hole"));
+                holes.push(hole);
+            }
+        }
+        let level = parity(Rotation::LeftSymmetric, true);
+        let disk = Array::open("array", level, parts, None).unwrap();
+        let mut at = 0;
+        while at < disk.size_bytes() {
+            let extent = disk.extent_at(at).unwrap();
+            assert_eq!(extent.offset, at);
+            let range = at as usize..extent.end() as usize;
+            let read = disk.read_vec(at, range.len());
+            // How many members lack the first byte of the extent, and the last.
+            let row = |at: u64| at / (3 * CHUNK as u64) * CHUNK as u64 + at % CHUNK as u64;
+            let gone = |at: u64| {
+                holes
+                    .iter()
+                    .filter(|holes| holes.iter().any(|hole| hole.contains(&row(at))))
+                    .count()
+            };
+            if matches!(extent.kind, ExtentKind::Lost(_)) {
+                assert_eq!(read.unwrap_err().kind(), Kind::Lost);
+                assert!(gone(at) > 2 && gone(extent.end() - 1) > 2, "{at}");
+            } else {
+                assert!(read.unwrap() == expected[range], "{at}");
+            }
+            at = extent.end();
+        }
+    }
+}

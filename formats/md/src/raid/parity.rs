@@ -271,7 +271,8 @@ impl Array {
         }
         let run = self.lost(at, spot, None);
         if !parity.trusted {
-            let why = "the array was in use when it stopped, so its parity cannot be trusted";
+            let why = "the array was not synchronised, or in use when it stopped, so that its \
+                       parity cannot be trusted";
             return Ok(Run { length: run.length, ..self.lost(at, spot, Some(why)) });
         }
         let (rest, length) = self.rest(&stripe, run.length.min(at_most.max(1)));
