@@ -181,6 +181,11 @@ pub enum Verb {
         #[arg(long)]
         drop_swap: bool,
     },
+    /// Find deleted files of ext3, ext4 and NTFS, and copy out what may be left of them
+    #[command(
+        after_help = "Examples:\n  adit undelete disk.qcow2//p1\n  adit undelete --to rescued web01.vmdk//p2\n  adit undelete --json --all --to rescued disk.img//p1"
+    )]
+    Undelete(Undelete),
     /// Show where a file's bytes are
     #[command(
         after_help = "Examples:\n  adit map lun.img//web01/web01-flat.vmdk\n  adit map --physical --json lun.img//web01/web01-flat.vmdk"
@@ -462,6 +467,19 @@ pub struct Hash {
     /// Compare with a manifest, or with the output of sha256sum; exit code 1 when they differ
     #[arg(long, value_name = "MANIFEST", conflicts_with = "output")]
     pub check: Option<PathBuf>,
+}
+
+/// Options of `undelete`.
+#[derive(Args, Debug)]
+pub struct Undelete {
+    /// A partition, or a disk without any
+    pub path: OsString,
+    /// Copy those whose space is still free into a folder, as NUMBER-NAME
+    #[arg(long, value_name = "FOLDER")]
+    pub to: Option<PathBuf>,
+    /// Copy those too of which other files have a part
+    #[arg(long, requires = "to")]
+    pub all: bool,
 }
 
 /// Options of `ls`.

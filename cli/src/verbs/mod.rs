@@ -28,6 +28,7 @@ mod serve;
 mod stat;
 mod tar;
 mod tree;
+mod undelete;
 mod used;
 mod vms;
 
@@ -52,6 +53,7 @@ pub fn run(verb: Verb, session: &Session) -> u8 {
         Verb::Hash(hash) => hash::run(session, &hash),
         Verb::Images(verb) => images::run(session, &verb),
         Verb::Used { path, ranges, drop_swap } => used::run(session, &path, ranges, drop_swap),
+        Verb::Undelete(undelete) => undelete::run(session, &undelete),
         Verb::Map { path, physical, range } => map::run(session, &path, physical, &range),
         Verb::Explain { place } => explain::run(session, &place),
         Verb::Locate { path, offset } => locate::run(session, &path, offset),

@@ -6,6 +6,7 @@
 //! - [`tar`]: a tree as a POSIX archive, with attributes, holes and hard links.
 //! - [`hash_tree`], [`hash_one`]: a manifest of hashes; [`Expected`] is one that was read.
 //! - [`used`]: which parts of a disk are in use; [`UsedOnly`] is the disk without the others.
+//! - [`undelete`]: deleted files, and how much of each may still be its own.
 //! - [`HostTree`]: a folder of the host as a file system, to compare with.
 //! - [`first_difference`]: two disks, read only where nothing else decides.
 #![forbid(unsafe_code)]
@@ -19,6 +20,7 @@ mod host;
 mod pool;
 mod same;
 mod tar;
+mod undelete;
 mod used;
 mod verify;
 mod walk;
@@ -31,6 +33,7 @@ pub use hashes::{HashedNode, HashesHead, HashesTail, hash_one, hash_tree};
 pub use host::HostTree;
 pub use same::{Effort, first_difference};
 pub use tar::{LeftOut, TarOptions, TarReport, tar};
+pub use undelete::{Confidence, DeletedFile, undelete};
 pub use used::{Used, UsedOnly, UsedPart, UsedState, used};
 pub use verify::{Expected, Verdict, sum_line_of};
 pub use walk::{Found, Go, Step, Tree, shown, walk};

@@ -40,6 +40,7 @@ mod acl;
 mod allocated;
 mod check;
 mod crc;
+mod deleted;
 mod details;
 mod dirblock;
 mod directory;
@@ -62,6 +63,7 @@ mod superblock;
 mod volume;
 mod xattr;
 
+pub use deleted::Deleted;
 pub use group::Group;
 pub use inode::{Ino, Inode};
 pub use journal::Journal;

@@ -48,6 +48,7 @@
 mod allocated;
 mod bits;
 mod boot;
+mod deleted;
 mod details;
 mod directory;
 mod filesystem;
@@ -74,6 +75,7 @@ mod wof;
 mod xpress;
 
 pub use boot::Boot;
+pub use deleted::Deleted;
 pub use details::StreamInfo;
 pub use log::LogState;
 pub use map::StreamMap;

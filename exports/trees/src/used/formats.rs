@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// What is known of a file system.
-pub(super) struct Known {
+pub(crate) struct Known {
     /// What it calls itself.
     pub format: String,
     pub label: String,
@@ -78,7 +78,7 @@ const FORMATS: &[Format] = &[
 /// What is in use of a disk that holds a file system; nothing if it is none of those known.
 ///
 /// Errors: the reason why what it says cannot be believed.
-pub(super) fn ask(
+pub(crate) fn ask(
     disk: &Arc<dyn Disk>,
     limits: &Limits,
     interrupt: &Interrupt,

@@ -4,7 +4,7 @@
 //! that were left uncleanly or have anything to warn of. [`used`] finds out, and [`UsedOnly`]
 //! is the disk with holes where nothing is in use.
 
-mod formats;
+pub(crate) mod formats;
 mod only;
 mod ranges;
 mod swap;

@@ -7,7 +7,7 @@ const RANGES_MAX: usize = 4 << 20;
 
 /// A set of bytes of a disk that may grow larger than was asked for, and never smaller.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Ranges {
+pub(crate) struct Ranges {
     ranges: Vec<Range<u64>>,
     /// Whether they are in order and apart.
     settled: bool,

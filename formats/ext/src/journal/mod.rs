@@ -2,13 +2,16 @@
 //!
 //! - `scan`: the log, transaction by transaction, to the last whole one.
 //! - [`Overlay`]: for every block, where the journal keeps its newest copy.
+//! - `history`: every copy the log still holds, for files that were deleted.
 //! - [`fast`]: fast commits, which name changes and hold no blocks.
 
 mod block;
 pub mod fast;
+mod history;
 mod overlay;
 mod scan;
 
+pub(crate) use history::each_copy;
 pub use overlay::{Copy, Overlay};
 pub use scan::{Log, Replay, Stop};
 
