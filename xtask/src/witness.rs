@@ -11,12 +11,25 @@ use std::path::{Path, PathBuf};
 const DISSECT: &str = "dissect.vmfs==3.13";
 const SDIST: &str = "dissect_vmfs-3.13.tar.gz";
 const SDIST_SHA256: &str = "904a4116b944acfc6a7a9de013ae1db14c760cb76138fd77c6a5b510b98c828d";
-/// Debian's readers of VMFS 3/5 and 6, what lets users other than root mount, and qemu's tools.
-const TOOLS: [(&str, &str); 4] = [
+/// Debian's readers of VMFS 3/5 and 6, what lets users other than root mount, qemu's tools, and
+/// the makers of what guests have on their disks.
+const TOOLS: [(&str, &str); 16] = [
     ("debugvmfs", "vmfs-tools"),
     ("debugvmfs6", "vmfs6-tools"),
     ("fusermount3", "fuse3"),
     ("qemu-img", "qemu-utils"),
+    ("mke2fs", "e2fsprogs"),
+    ("mkfs.xfs", "xfsprogs"),
+    ("mkfs.fat", "dosfstools"),
+    ("mcopy", "mtools"),
+    ("mkfs.exfat", "exfatprogs"),
+    ("xorriso", "xorriso"),
+    ("genisoimage", "genisoimage"),
+    ("mksquashfs", "squashfs-tools"),
+    ("thin_restore", "thin-provisioning-tools"),
+    ("mdadm", "mdadm"),
+    ("ldmtool", "ldmtool"),
+    ("cryptsetup", "cryptsetup-bin"),
 ];
 
 /// What was prepared.
@@ -93,8 +106,8 @@ fn tool(program: &str, package: &str, home: &Path) -> Result<(), String> {
     }
     eprintln!("fetching Debian's {package}");
     let install = format!(
-        "apt-get install -y -qq {package} >/dev/null 2>&1 || \
-         (apt-get update -qq && apt-get install -y -qq {package}) >/dev/null"
+        "i='env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends'; \
+         $i {package} >/dev/null 2>&1 || (apt-get update -qq && $i {package}) >/dev/null"
     );
     if command("bash", &["-c", &install]).is_ok() && have(program) {
         return Ok(());
