@@ -83,6 +83,21 @@ fn restores_either_directory_from_the_other() {
 }
 
 #[test]
+fn writes_nothing_where_a_damaged_header_points() {
+    // The directory seems to stand in a grain of the guest.
+    let whole = sample();
+    let at = whole.entry(5, false);
+    let sector = u32::from_le_bytes(whole.bytes[at..at + 4].try_into().unwrap());
+    let mut bytes = whole.bytes.clone();
+    put64(&mut bytes, 56, sector.into());
+    let (after, done, _) = repaired(bytes.clone(), ALL);
+    assert_eq!(done, Repaired { fixed: 1, left: 0 });
+    assert_eq!(after[512..bytes.len()], bytes[512..]);
+    assert_eq!(fills(&after), fills(&whole.bytes));
+    assert!(found(&after).iter().all(|code| *code == "vmdk-grain-leak"));
+}
+
+#[test]
 fn clears_what_points_nowhere_only_when_asked() {
     let bytes = sample().set(1, 0x7fff_ffff).set(2, 1).bytes;
     let (after, done, codes) = repaired(bytes.clone(), COPIES);

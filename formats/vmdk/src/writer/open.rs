@@ -3,11 +3,11 @@
 
 use super::extent::{Layout, SparseExtent, State};
 use super::map::{DescriptorText, DiskMap, Part, PartKind};
-use super::survey::Survey;
+use super::survey::{Survey, metadata_apart};
 use super::text::Text;
 use super::tracked::Tracked;
 use super::{Writer, to_read};
-use crate::directory::{Budget, overlap};
+use crate::directory::Budget;
 use crate::open::{check_readable, is_sparse, own_line, place};
 use crate::probe::{Kind as FileKind, probe};
 use crate::sparse::ExtentHeader;
@@ -342,14 +342,7 @@ impl Parts<'_> {
             return Err(Error::corrupt(Problem::Mismatch, damage.text.clone())
                 .advise("repair the image first"));
         }
-        let ranges = &map.tables.metadata;
-        let apart = |(index, range): (usize, &std::ops::Range<u64>)| {
-            ranges.iter().skip(index.saturating_add(1)).all(|other| !overlap(range, other))
-        };
-        if !ranges.iter().enumerate().all(apart) {
-            let detail = "header, descriptor and directories overlap";
-            return Err(Error::corrupt(Problem::Overlaps, detail).at(place(line)));
-        }
+        metadata_apart(&map).map_err(|error| error.at(place(line)))?;
         self.notes.extend(notes);
         map.size_bytes = line.size_bytes();
         let layout = match header {

@@ -2,7 +2,7 @@
 //! other, and what neither knows is said, and cleared only when that is asked for.
 
 use super::extent::{Layout, Position, State, changes};
-use super::survey::Survey;
+use super::survey::{Survey, metadata_apart};
 use super::to_read;
 use crate::SECTOR_BYTES;
 use crate::directory::{Budget, Directory, entry};
@@ -38,7 +38,7 @@ pub struct Repaired {
 /// Repairs the sparse extent in `file`; a split disk has several. Each thing that is mended, or
 /// left, goes to `report`.
 ///
-/// Errors: `Corrupt` where neither directory can be read; `Unsupported` for compressed extents
+/// Errors: `Corrupt` where neither directory can be read, and where the header cannot be true; `Unsupported` for compressed extents
 /// and files that are no sparse extent; `Limit` for tables that exceed memory.
 pub fn repair(
     file: &Arc<dyn ImageFile>,
@@ -55,6 +55,7 @@ pub fn repair(
     let mut budget = Budget::new(limits);
     let mut notes = Vec::new();
     let map = header.map("extent", &disk, None, &mut budget, &mut notes)?;
+    metadata_apart(&map).map_err(|error| error.at(Place::new("extent header")))?;
     let layout = match header {
         ExtentHeader::Hosted(header) => Layout::Hosted(header),
         ExtentHeader::Cowd(header) => Layout::Cowd(header),
@@ -90,8 +91,9 @@ struct Repair<'a> {
 
 impl Repair<'_> {
     fn run(&mut self) -> Result<()> {
+        self.leave_suspect();
         let rebuilt = self.missing_directory()?;
-        self.missing_tables()?;
+        self.missing_tables(rebuilt)?;
         let survey = self.entries()?;
         self.equal(&survey.differ)?;
         self.maps()?;
@@ -126,6 +128,31 @@ impl Repair<'_> {
             self.file.flush()?;
         }
         Ok(())
+    }
+
+    /// Turns away from a directory of which entries cannot be, if the other one is whole: perhaps
+    /// the header names a wrong place, where guest data stands that must not be overwritten.
+    fn leave_suspect(&mut self) {
+        let tables = &mut self.state.map.tables;
+        let Some(copy) = &tables.redundant else { return };
+        let bad = |directory: &Directory, other: &Directory| {
+            (0..directory.entries()).any(|index| {
+                let (ours, theirs) = (directory.entry(index), other.entry(index));
+                !tables.plausible(ours) || (ours == 0 && theirs != 0 && tables.plausible(theirs))
+            })
+        };
+        let bad = (bad(&tables.directory, copy), bad(copy, &tables.directory));
+        let old = match (bad, tables.redundant.take()) {
+            ((true, false), Some(copy)) => std::mem::replace(&mut tables.directory, copy),
+            ((false, true), Some(copy)) => copy,
+            (_, copy) => {
+                tables.redundant = copy;
+                return;
+            }
+        };
+        tables.metadata.retain(|range| *range != old.range());
+        tables.redundant_sound = false;
+        tables.cache.forget_all();
     }
 
     /// Makes a second directory where the header promises one that cannot be read.
@@ -171,7 +198,7 @@ impl Repair<'_> {
     }
 
     /// Gives a new place to tables of which one copy cannot be where its directory says.
-    fn missing_tables(&mut self) -> Result<()> {
+    fn missing_tables(&mut self, rebuilt: bool) -> Result<()> {
         self.state.end = self.state.file_size();
         let mut held = 0u64;
         for index in 0..self.state.map.tables.directory.entries() {
@@ -197,8 +224,10 @@ impl Repair<'_> {
             let mut table = table?.to_vec();
             table.resize(narrow(tables.table_bytes()).unwrap_or(0), 0);
             self.new_place(index, !first, table)?;
-            let text = format!("one copy of grain table {index} was lost, and is made anew");
-            self.fixed("vmdk-directory-damaged", text, place);
+            if !rebuilt {
+                let text = format!("one copy of grain table {index} was lost, and is made anew");
+                self.fixed("vmdk-directory-damaged", text, place);
+            }
         }
         Ok(())
     }

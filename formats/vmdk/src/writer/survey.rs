@@ -153,6 +153,22 @@ impl Survey {
     }
 }
 
+/// Whether header, descriptor and directories keep to themselves, as the header has them.
+///
+/// Errors: `Corrupt`; then nothing that is found through the header can be believed.
+pub(crate) fn metadata_apart(map: &GrainMap) -> Result<()> {
+    let ranges = &map.tables.metadata;
+    let clear = |(index, range): (usize, &Range<u64>)| {
+        ranges.iter().skip(index.saturating_add(1)).all(|other| !overlap(range, other))
+    };
+    if ranges.iter().enumerate().all(clear) {
+        return Ok(());
+    }
+    let detail = "header, descriptor and directories overlap";
+    Err(Error::corrupt(Problem::Overlaps, detail)
+        .advise("the header is damaged; what can be read is had by copying the disk"))
+}
+
 /// Whether both directories name a table, or neither does.
 fn pair_is_sound(map: &GrainMap, index: u64) -> bool {
     let tables = &map.tables;
