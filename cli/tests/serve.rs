@@ -104,3 +104,58 @@ fn the_disk_of_another_server_is_a_place_like_any_other() {
     server.stop();
     assert!(complained(dir.path(), 1, &["cat", &uri]).contains("kind"), "nobody serves it now");
 }
+
+#[test]
+fn an_export_that_is_killed_does_not_touch_another() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, byte) in [("a.raw", 1), ("b.raw", 2)] {
+        std::fs::write(dir.path().join(name), vec![byte; 1 << 20]).unwrap();
+    }
+    let mut watcher = Command::new(env!("CARGO_BIN_EXE_adit"))
+        .args(["serve", "nbd", "-q", "--isolate", "--socket", "socks", "--overlay", ":temp:"])
+        .args(["--control", "socks", "a.raw", "b.raw"])
+        .current_dir(dir.path())
+        .spawn()
+        .unwrap();
+    let socket = |name: &str| dir.path().join("socks").join(name);
+    let begun = Instant::now();
+    while !(socket("a.raw.sock").exists() && socket("b.raw.sock").exists()) {
+        assert!(begun.elapsed() < Duration::from_secs(30));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    let mut b = nbd::Client::connect(&socket("b.raw.sock"));
+    let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", watcher.id()));
+    let children = children.unwrap();
+    let first = children.split_whitespace().next().unwrap();
+    assert!(Command::new("kill").args(["-KILL", first]).status().unwrap().success());
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(std::os::unix::net::UnixStream::connect(socket("a.raw.sock")).is_err());
+    assert_eq!(b.read(0, 512), [2; 512]);
+    let end = watcher.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &end]).status().unwrap().success());
+    assert_eq!(watcher.wait().unwrap().code(), Some(3), "one of them broke");
+    assert!(!socket("b.raw.sock").exists());
+}
+
+#[test]
+fn a_sandboxed_server_still_serves_takes_snapshots_and_merges_them() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("disk.raw"), vec![1; 1 << 20]).unwrap();
+    let server = Server::start(dir.path(), &["--sandbox", "--overlay", "top.qcow2", "disk.raw"]);
+    let mut client = server.client();
+    assert_eq!(client.write(0, &[5; 512]).unwrap(), 0);
+    server.told(&["snapshot"]);
+    assert_eq!(client.write(512, &[6; 512]).unwrap(), 0);
+    assert_eq!(server.told(&["commit", "--wait"])["state"], "done");
+    assert_eq!(client.read(0, 1536), [[5; 512], [6; 512], [1; 512]].concat());
+    // Where the kernel can, other folders are out of reach.
+    if std::fs::read_to_string("/sys/kernel/security/lsm").is_ok_and(|it| it.contains("landlock")) {
+        let other = tempfile::tempdir().unwrap();
+        std::fs::copy(dir.path().join("top.qcow2"), other.path().join("x.qcow2")).unwrap();
+        let path = other.path().join("x.qcow2");
+        let refused = server.tell(&["swap", path.to_str().unwrap()]);
+        assert!(!refused.status.success());
+    }
+    server.stop();
+}

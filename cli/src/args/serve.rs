@@ -16,7 +16,7 @@ pub enum Serve {
 }
 
 /// Options of `serve nbd`.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct Nbd {
     /// Disks, images, partitions or files
     #[arg(required = true)]
@@ -48,6 +48,14 @@ pub struct Nbd {
     /// error stand below it, the others above
     #[arg(long, value_name = "FILTER")]
     pub filter: Vec<String>,
+    /// A process for each disk, so that what breaks one does not touch another; --socket and
+    /// --control then name folders, in which each disk has NAME.sock and NAME.ctl
+    #[arg(long, requires = "socket", conflicts_with_all = ["run", "port"])]
+    pub isolate: bool,
+    /// Once all is open, give up access to other files (Landlock), but for the folders of
+    /// overlays and sockets
+    #[arg(long, conflicts_with = "run")]
+    pub sandbox: bool,
     /// Stop when the program that started this one ends
     #[arg(long)]
     pub exit_with_parent: bool,
