@@ -202,3 +202,51 @@ fn fat_is_known_as_well() {
     assert_eq!(document["parts"][0]["state"], "known", "{document}");
     assert!(document["used_bytes"].as_u64().unwrap() < 1 << 20, "{document}");
 }
+
+#[test]
+fn logical_partitions_are_known_and_what_links_them_is_in_use() {
+    let dir = tempfile::tempdir().unwrap();
+    ext4(dir.path(), "ext.img", &[], "16M");
+    let part = fs::read(dir.path().join("ext.img")).unwrap();
+    let entry = |sector: &mut [u8], slot: usize, kind: u8, start: u32, length: u32| {
+        let at = 0x1be + 16 * slot;
+        sector[at + 4] = kind;
+        sector[at + 8..at + 12].copy_from_slice(&start.to_le_bytes());
+        sector[at + 12..at + 16].copy_from_slice(&length.to_le_bytes());
+        sector[510..512].copy_from_slice(&[0x55, 0xaa]);
+    };
+    let sectors = part.len() as u32 / 512;
+    let (mut mbr, mut ebr) = (vec![0u8; 1 << 20], vec![0u8; 1 << 20]);
+    entry(&mut mbr, 0, 0x05, 2048, 2048 + sectors);
+    entry(&mut ebr, 0, 0x83, 2048, sectors);
+    fs::write(dir.path().join("disk.img"), [mbr, ebr, part].concat()).unwrap();
+    let document = json(dir.path(), 0, &["used", "disk.img"]);
+    let parts = document["parts"].as_array().unwrap();
+    assert_eq!(parts.len(), 1, "{document}");
+    assert_eq!((&parts[0]["name"], &parts[0]["state"]), (&"p5".into(), &"known".into()));
+    assert_eq!(ranges(&document)[0].0, 0);
+    assert!(ranges(&document)[0].1 > 2 << 20, "both tables and the gaps behind them");
+    let free = document["size_bytes"].as_u64().unwrap() - document["used_bytes"].as_u64().unwrap();
+    assert!(free > 8 << 20, "{free}");
+}
+
+#[test]
+fn a_journal_that_waits_is_applied_before_the_bitmaps_are_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    ext4(dir.path(), "a.img", &["-b", "1024"], "32M");
+    // A newer copy of the bitmap of group 0, with one more block in use, stands in the journal.
+    let text = String::from_utf8(tool(dir.path(), "/sbin/dumpe2fs", &["a.img"]).stdout).unwrap();
+    let line = text.lines().find(|line| line.contains("Block bitmap at")).unwrap();
+    let block: usize = line.trim().split([' ', ',']).nth(3).unwrap().parse().unwrap();
+    let mut bitmap = fs::read(dir.path().join("a.img")).unwrap()[block * 1024..][..1024].to_vec();
+    let byte = bitmap.iter().position(|byte| *byte != 0xff).unwrap();
+    bitmap[byte] |= 1 << bitmap[byte].trailing_ones();
+    fs::write(dir.path().join("newer"), bitmap).unwrap();
+    fs::write(dir.path().join("commands"), format!("jo -c\njw -b {block} newer\njc\n")).unwrap();
+    tool(dir.path(), "/sbin/debugfs", &["-w", "-f", "commands", "a.img"]);
+    // Its group does not know of it, so the bitmap and its group disagree: nothing is dropped.
+    let document = json(dir.path(), 0, &["used", "a.img"]);
+    let part = &document["parts"][0];
+    assert_eq!(part["state"], "whole", "{part}");
+    assert!(part["error"]["what"].as_str().unwrap().contains("all of group 0"), "{part}");
+}
