@@ -537,7 +537,7 @@ fn version_1_headers_whose_values_cannot_be() {
     assert_eq!(kind(header(1 << 20, 8, 9, 0, 48)), Kind::Corrupt);
     assert_eq!(kind(header(1 << 20, 64, 9, 0, 48)), Kind::Corrupt);
     assert_eq!(kind(header(1 << 20, 12, 200, 0, 48)), Kind::Corrupt);
-    assert_eq!(kind(header(1 << 20, 12, 9, 1, 48)), Kind::Unsupported);
+    assert_eq!(kind(header(1 << 20, 12, 9, 1, 48)), Kind::Denied);
     assert_eq!(kind(header(1 << 20, 12, 9, 2, 48)), Kind::Unsupported);
     assert_eq!(kind(header(u64::MAX, 12, 9, 0, 48)), Kind::Corrupt);
     assert_eq!(kind(header(1 << 20, 12, 9, 0, 9000)), Kind::Corrupt);

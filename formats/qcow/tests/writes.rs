@@ -175,6 +175,7 @@ fn what_became_free_again_before_the_file_grows() {
         writer.discard(at..at + (1 << 20)).unwrap();
         writer.flush().unwrap();
     }
+    closed(&writer);
     let length = world.images()[0].len();
     assert!(length < 4 << 20, "the file has {length} bytes");
     // And of what was free when it was opened.
