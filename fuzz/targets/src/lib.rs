@@ -3,11 +3,15 @@
 //! [`TARGETS`] names them all, so that ordinary tests can replay every reproducer.
 #![forbid(unsafe_code)]
 
+mod guests;
+mod images;
 mod patched;
 mod tables;
 mod text;
 mod vmfs;
 
+pub use guests::{guest, volume};
+pub use images::{image_model, qcow, vhd, vhdx, vmdk_sparse};
 pub use tables::{lvm, partitions};
 pub use text::{locator, vmdk, vmsd, vmx};
 pub use vmfs::{descriptors, directories, heartbeats, journal, resources, superblock};
@@ -29,4 +33,11 @@ pub const TARGETS: &[Target] = &[
     ("vmx", vmx),
     ("vmsd", vmsd),
     ("vmdk", vmdk),
+    ("qcow", qcow),
+    ("vhd", vhd),
+    ("vhdx", vhdx),
+    ("vmdk_sparse", vmdk_sparse),
+    ("image_model", image_model),
+    ("guest", guest),
+    ("volume", volume),
 ];
