@@ -106,6 +106,23 @@ pub(crate) fn partition(count: usize, below: impl Fn(usize) -> bool) -> usize {
 impl Xfs {
     /// What lies at a block of a fork, within the file system and on the disk.
     pub(crate) fn stretch(&self, inode: &Inode, fork: ForkKind, logical: u64) -> Stretch {
+        if fork == ForkKind::Attributes {
+            return self.own_stretch(inode, fork, logical);
+        }
+        let (moved, reach) = self.log().pending.follow(inode.ino, logical);
+        let mut stretch = match moved {
+            None => self.own_stretch(inode, fork, logical),
+            Some((other, at)) => match self.inode(other) {
+                Ok(other) => self.own_stretch(&other, fork, at),
+                Err(error) => Stretch { length: reach, what: What::Lost(error) },
+            },
+        };
+        stretch.length = stretch.length.min(reach).max(1);
+        stretch
+    }
+
+    /// What the inode's own map says, with changes that are still to be made.
+    fn own_stretch(&self, inode: &Inode, fork: ForkKind, logical: u64) -> Stretch {
         let mut next = u64::MAX;
         let mut found = match self.find_extent(inode, fork, logical, &mut next) {
             Ok(found) => found,

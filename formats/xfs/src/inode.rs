@@ -53,8 +53,9 @@ impl Xfs {
     ///
     /// Errors: `NotFound` for a number out of range and for a free inode; `Corrupt`.
     pub fn inode(&self, ino: u64) -> Result<Inode> {
-        let inode = self.inode_unchecked(ino)?;
-        let at = || place(ino).byte(inode.offset);
+        let mut inode = self.inode_unchecked(ino)?;
+        let offset = inode.offset;
+        let at = || place(ino).byte(offset);
         if inode.raw.magic != INODE_MAGIC {
             let detail = format!("there is no inode {ino} here (magic {:#06x})", inode.raw.magic);
             return Err(Error::corrupt(Problem::BadMagic, detail).at(at().field("magic")));
@@ -66,6 +67,9 @@ impl Xfs {
         if inode.kind().is_none() {
             let detail = format!("mode {:#o} has no known type", inode.raw.mode);
             return Err(Error::corrupt(Problem::BadValue, detail).at(at().field("mode")));
+        }
+        if let Some(size) = self.log().pending.size(ino) {
+            inode.raw.size = size;
         }
         if i64::try_from(inode.raw.size).is_err() {
             let detail = format!("a length of {:#x} bytes", inode.raw.size);

@@ -3,6 +3,7 @@
 //! What is open at the end of the log, the kernel does when it mounts. Of that, only maps and
 //! unmaps of files change what a reader sees; they are applied when a file is read.
 
+use super::exchange::Exchange;
 use super::replay::kind;
 use super::transaction::Item;
 use crate::bmap::Extent;
@@ -46,11 +47,15 @@ struct Intent {
     attributes: bool,
     /// A parent pointer.
     parent: bool,
+    exchange: Option<Exchange>,
 }
 
 /// Changes of files that are still to be made.
 #[derive(Debug, Default)]
-pub(crate) struct Pending(BTreeMap<u64, Vec<Change>>);
+pub(crate) struct Pending {
+    changes: BTreeMap<u64, Vec<Change>>,
+    exchanges: Vec<Exchange>,
+}
 
 impl Intents {
     /// Takes a promise down, or strikes it out.
@@ -76,8 +81,14 @@ impl Intents {
                 return Err(Error::unsupported(detail));
             }
         };
-        let mut intent =
-            Intent { kind: promise, inode: 0, maps: Vec::new(), attributes: false, parent: false };
+        let mut intent = Intent {
+            kind: promise,
+            inode: 0,
+            maps: Vec::new(),
+            attributes: false,
+            parent: false,
+            exchange: None,
+        };
         match promise {
             kind::BUI => {
                 let count = u32_le(bytes, 4).ok_or_else(cut)?;
@@ -95,7 +106,10 @@ impl Intents {
                 let operation = u32_le(bytes, 24).unwrap_or(0) & ATTR_OPERATION;
                 intent.parent = PARENT_OPERATIONS.contains(&operation);
             }
-            kind::XMI => intent.inode = u64_le(bytes, 16).unwrap_or(0),
+            kind::XMI => {
+                intent.inode = u64_le(bytes, 16).unwrap_or(0);
+                intent.exchange = Exchange::parse(bytes);
+            }
             _ => {}
         }
         self.open.insert(self.next, intent);
@@ -104,8 +118,12 @@ impl Intents {
         Ok(())
     }
 
-    /// Says what is open, and keeps what a reader must know.
-    pub(super) fn finish(self, notes: &mut Vec<Finding>) -> Pending {
+    /// Says what is open, and keeps what a reader must know; `generation` tells that of an inode.
+    pub(super) fn finish(
+        self,
+        generation: &dyn Fn(u64) -> Option<u32>,
+        notes: &mut Vec<Finding>,
+    ) -> Pending {
         let mut pending = Pending::default();
         let mut hidden = [(kind::EFI, 0u64), (kind::RUI, 0), (kind::CUI, 0), (kind::ATTRI, 0)];
         for intent in self.open.into_values() {
@@ -117,9 +135,20 @@ impl Intents {
                     notes.push(Finding::warning("xfs-intent-attributes", text).at(place));
                 }
                 kind::XMI => {
-                    let text = "two files were exchanging their contents, and had not finished";
                     let place = Place::new("inode").index(intent.inode);
-                    notes.push(Finding::error("xfs-intent-exchange", text).at(place));
+                    match intent.exchange.filter(|exchange| exchange.fits(generation)) {
+                        Some(exchange) => {
+                            pending.exchanges.push(exchange);
+                            let text = "two files were exchanging their contents; the exchange \
+                                        is finished in memory, the space they take is not";
+                            notes.push(Finding::info("xfs-intent-exchange", text).at(place));
+                        }
+                        None => {
+                            let text = "two files were exchanging their contents, and had not \
+                                        finished; they are shown in the middle of it";
+                            notes.push(Finding::error("xfs-intent-exchange", text).at(place));
+                        }
+                    }
                 }
                 kind::BUI => {
                     if intent.attributes {
@@ -128,7 +157,7 @@ impl Intents {
                         notes.push(Finding::warning("xfs-intent-attributes", text).at(place));
                     }
                     for (inode, change) in intent.maps {
-                        pending.0.entry(inode).or_default().push(change);
+                        pending.changes.entry(inode).or_default().push(change);
                     }
                 }
                 other => {
@@ -138,10 +167,10 @@ impl Intents {
                 }
             }
         }
-        if !pending.0.is_empty() {
+        if !pending.changes.is_empty() {
             let text = format!(
                 "{} files whose extents were being changed; the changes are applied in memory",
-                pending.0.len()
+                pending.changes.len()
             );
             notes.push(Finding::info("xfs-intent-maps", text));
         }
@@ -179,9 +208,28 @@ impl Intent {
 }
 
 impl Pending {
+    /// Inode and block where block `logical` of `ino` is, if an exchange moves it, and for how
+    /// many blocks that holds.
+    pub(crate) fn follow(&self, ino: u64, logical: u64) -> (Option<(u64, u64)>, u64) {
+        let mut reach = u64::MAX;
+        for exchange in &self.exchanges {
+            let (moved, length) = exchange.follow(ino, logical);
+            reach = reach.min(length);
+            if moved.is_some() {
+                return (moved, reach);
+            }
+        }
+        (None, reach)
+    }
+
+    /// The length an exchange will give a file. Unit: bytes.
+    pub(crate) fn size(&self, ino: u64) -> Option<u64> {
+        self.exchanges.iter().find_map(|exchange| exchange.size(ino))
+    }
+
     /// How many blocks a file will have once the changes are made, of `blocks` before.
     pub(crate) fn blocks(&self, ino: u64, blocks: u64) -> u64 {
-        let changes = self.0.get(&ino).map_or(&[][..], Vec::as_slice);
+        let changes = self.changes.get(&ino).map_or(&[][..], Vec::as_slice);
         changes.iter().fold(blocks, |blocks, change| match change.add {
             true => blocks.saturating_add(change.extent.count),
             false => blocks.saturating_sub(change.extent.count),
@@ -197,7 +245,7 @@ impl Pending {
         found: (u64, Option<Extent>),
     ) -> (u64, Option<Extent>) {
         let mut found = found;
-        let Some(changes) = self.0.get(&ino) else { return found };
+        let Some(changes) = self.changes.get(&ino) else { return found };
         for Change { extent, add } in changes {
             let end = extent.start.saturating_add(extent.count);
             if extent.start > logical {
@@ -220,7 +268,7 @@ mod tests {
         let taken = Extent { start: 10, block: 110, count: 5, unwritten: false };
         let new = Extent { start: 10, block: 900, count: 5, unwritten: false };
         let changes = vec![Change { extent: taken, add: false }, Change { extent: new, add: true }];
-        let pending = Pending(BTreeMap::from([(7, changes)]));
+        let pending = Pending { changes: BTreeMap::from([(7, changes)]), exchanges: Vec::new() };
         let at = |logical| pending.apply(7, logical, (50 - logical, Some(old)));
         assert_eq!(at(0), (10, Some(old)));
         assert_eq!(at(12), (3, Some(new)));

@@ -5,12 +5,13 @@
 //! - `replay`: items to newer sectors, in two passes as the format demands, because a buffer
 //!   that is freed later in the log must not be written at all.
 //! - `buffers`, `inodes`: what the two common items mean.
-//! - `intents`: work that was promised and maybe not done.
+//! - `intents`, `exchange`: work that was promised and maybe not done.
 //!
 //! Source: the kernel's documentation, "XFS Logging Design"; "XFS Algorithms & Data
 //! Structures", "Journaling Log".
 
 mod buffers;
+mod exchange;
 mod inodes;
 mod intents;
 mod record;

@@ -5,7 +5,7 @@ use super::transaction::{Item, Transaction};
 use super::{buffers, inodes};
 use crate::overlay::Growing;
 use crate::superblock::Superblock;
-use adit_core::bytes::{index, u16_le, u32_le, u64_le};
+use adit_core::bytes::{index, u16_le, u32_be, u32_le, u64_le};
 use adit_core::{Error, Finding, Place, Problem, Result};
 use std::collections::HashMap;
 
@@ -200,6 +200,12 @@ impl<'a> Replay<'a> {
 
     /// What memory holds now, and what was promised and not done.
     pub(crate) fn finish(self, notes: &mut Vec<Finding>) -> (Growing, Pending) {
-        (self.memory, self.intents.finish(notes))
+        let (superblock, memory) = (self.superblock, self.memory);
+        let generation = |ino: u64| {
+            let offset = superblock.inode_offset(ino).ok()?;
+            u32_be(&memory.read(offset, 0x60).ok()?, 0x5c)
+        };
+        let pending = self.intents.finish(&generation, notes);
+        (memory, pending)
     }
 }
