@@ -173,7 +173,7 @@ fn group_name(here: &Opened) -> String {
     name.unwrap_or_default()
 }
 
-fn place<'a>(index: Option<usize>, volumes: &'a [Volume]) -> Option<&'a str> {
+fn place(index: Option<usize>, volumes: &[Volume]) -> Option<&str> {
     volumes.get(index?).map(|volume| volume.locator.as_str())
 }
 
