@@ -2,8 +2,9 @@
 
 mod common;
 
-use adit_core::ParentRecord;
+use adit_core::{Disk, ParentRecord, WritableDisk, WritableImage};
 use adit_qcow::{CreateOptions, DataFile};
+use adit_testkit::random::Random;
 use adit_testkit::{Model, World};
 use common::writing::{made, memory, opened_over, read_back, sound};
 use common::{Folder, content};
@@ -98,5 +99,42 @@ fn in_an_image_with_compressed_clusters_and_a_snapshot() {
         folder.qemu_img("snapshot -c then out.qcow2");
         let world = World::of(vec![folder.read("out.qcow2")]);
         survives(&world, &mut Model::of(truth.clone(), 6), None, 120, 6);
+    }
+}
+
+#[test]
+fn and_a_medium_that_fails_at_any_moment() {
+    let base = content(SIZE);
+    for options in [
+        small(),
+        CreateOptions { cluster_bytes: 16384, extended_l2: true, ..small() },
+        CreateOptions { cluster_bytes: 512, refcount_bits: 64, ..small() },
+    ] {
+        for count in (0..400).step_by(13) {
+            let world = made(&over_base(options.clone()));
+            let writer = opened_over(&world, Some(memory(&base)));
+            let mut random = Random::new(count as u64);
+            world.fail_after(Some(count));
+            for step in 0..120u64 {
+                let at = random.below(SIZE as u64 - 9000);
+                let length = random.below(9000);
+                // Whether it fails or not: what stands on the medium stays whole.
+                let _ = match step % 8 {
+                    5 => writer.write_zeroes(at..at + length),
+                    6 => writer.flush(),
+                    7 => writer.create_snapshot(&format!("at {step}")),
+                    _ => writer.write_at(&vec![step as u8; length as usize], at),
+                };
+            }
+            assert!(writer.close().is_err() || count > 200, "{count}: nothing failed");
+            sound(&world.images(), &format!("{options:?}, failing after {count}"));
+            world.fail_after(None);
+            let writer = opened_over(&world, Some(memory(&base)));
+            let mut now = vec![0; SIZE];
+            writer.read_at(&mut now, 0).unwrap();
+            Model::of(now, 9).run(&writer, 30, None);
+            common::writing::closed(&writer);
+            sound(&world.images(), "afterwards");
+        }
     }
 }

@@ -4,6 +4,7 @@ mod common;
 
 use adit_core::{DiskExt, Limits, ParentRecord, WritableDisk};
 use adit_qcow::{CreateOptions, DataFile, Preallocation, Writer, WriterParts};
+use adit_testkit::random::Random;
 use adit_testkit::{Model, World};
 use common::writing::{closed, made, memory, opened, opened_over, read_back, witnessed};
 use common::{Folder, content};
@@ -218,6 +219,56 @@ fn with_many_threads_on_the_same_and_on_other_clusters() {
         }
         closed(&writer);
         witnessed(&world.images(), &truth, Some(&base), "threads");
+    }
+}
+
+#[test]
+fn while_others_take_snapshots_and_keep_bitmaps() {
+    const REGION: usize = 1 << 20;
+    for extended_l2 in [false, true] {
+        let base = content(3 * REGION);
+        let world = made(&over_base(CreateOptions { extended_l2, ..options(3 * REGION) }));
+        let writer = opened_over(&world, Some(memory(&base)));
+        let parts: Vec<Vec<u8>> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..3usize)
+                .map(|thread| {
+                    let (writer, base) = (&writer, &base);
+                    scope.spawn(move || {
+                        let mut truth = base[thread * REGION..][..REGION].to_vec();
+                        let mut random = Random::new(thread as u64);
+                        for step in 0..150u8 {
+                            let at = random.below(REGION as u64 - 70_000) as usize;
+                            let length = 1 + random.below(70_000) as usize;
+                            let start = (thread * REGION + at) as u64;
+                            if step % 5 == 4 {
+                                writer.write_zeroes(start..start + length as u64).unwrap();
+                                truth[at..at + length].fill(0);
+                            } else {
+                                writer.write_at(&vec![step; length], start).unwrap();
+                                truth[at..at + length].fill(step);
+                            }
+                            if step % 17 == 0 {
+                                writer.flush().unwrap();
+                            }
+                        }
+                        truth
+                    })
+                })
+                .collect();
+            for round in 0..6 {
+                let name = format!("round {round}");
+                writer.create_snapshot(&name).unwrap();
+                writer.add_bitmap(&name, 65536, true).unwrap();
+                if round % 2 == 1 {
+                    writer.delete_snapshot(&name).unwrap();
+                    writer.remove_bitmap(&name).unwrap();
+                }
+            }
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        closed(&writer);
+        witnessed(&world.images(), &parts.concat(), Some(&base), "snapshots while writing");
+        assert_eq!(common::writing::findings(&world.images()[0]), []);
     }
 }
 
