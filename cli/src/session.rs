@@ -3,7 +3,9 @@
 use crate::args::{Arguments, Common};
 use crate::{exit, output};
 use adit_core::{Error, Finding, Interrupt, Problem, Result, Severity};
-use adit_open::{At, Files, NamedParent, OpenOptions, Opened, Opener, ReferencePolicy, Remote, Secret};
+use adit_open::{
+    At, Files, NamedParent, OpenOptions, Opened, Opener, ReferencePolicy, Remote, Secret,
+};
 use std::ffi::OsStr;
 use std::io::Read as _;
 
@@ -151,7 +153,11 @@ fn secrets(common: &Common) -> Result<Vec<Secret>> {
     const BYTES_MAX: u64 = 8 << 20;
     let read = |path: &std::path::Path| {
         let failed = |why| {
-            Error::io(Problem::Unreadable, format!("reading the secret in {}", path.display()), &why)
+            Error::io(
+                Problem::Unreadable,
+                format!("reading the secret in {}", path.display()),
+                &why,
+            )
         };
         let file: Box<dyn std::io::Read> = match path.as_os_str() == "-" {
             true => Box::new(std::io::stdin()),

@@ -245,3 +245,23 @@ fn every_subformat_of_vmdk_is_made_and_read_by_qemu() {
         said(dir.path(), 0, &["check", "disk.vmdk"]);
     }
 }
+
+#[test]
+fn a_snapshot_inside_an_image_is_taken_listed_returned_to_and_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut twin = made(dir.path(), "disk.qcow2");
+    twin.write("disk.qcow2", MIB, &noise(MIB, 20));
+    said(dir.path(), 0, &["snapshot", "--internal", "before", "disk.qcow2"]);
+    let then = twin.bytes.clone();
+    twin.write("disk.qcow2", MIB + 500, &noise(MIB, 21));
+    twin.judge("disk.qcow2", Some("qcow2"));
+    let list = json(dir.path(), 0, &["snapshot", "--list", "disk.qcow2"]);
+    assert_eq!(list["snapshots"][0]["name"], "before");
+    twin.bytes = then;
+    twin.judge("disk.qcow2@before", None);
+    said(dir.path(), 0, &["snapshot", "--apply", "before", "disk.qcow2"]);
+    twin.judge("disk.qcow2", Some("qcow2"));
+    said(dir.path(), 0, &["snapshot", "--delete", "before", "disk.qcow2"]);
+    qemu_img(dir.path(), &["check", "-f", "qcow2", "disk.qcow2"]);
+    complained(dir.path(), 1, &["snapshot", "--delete", "before", "disk.qcow2"]);
+}

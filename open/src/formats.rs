@@ -164,7 +164,13 @@ pub(crate) fn recognise_image(file: &Arc<dyn Disk>) -> Result<Option<&'static Fo
 }
 
 fn table(disk: &Arc<dyn Disk>, limits: &Limits) -> Result<Option<Recognised>> {
-    Ok(adit_partitions::open(disk, limits)?.map(Recognised::Table))
+    let table = adit_partitions::open(disk, limits)?;
+    // The boot sector of a FAT ends as a partition table does; its empty slots are no partitions.
+    let is_fat = || adit_fat::probe(disk);
+    match table {
+        Some(table) if table.volumes.is_empty() && is_fat()? => Ok(None),
+        table => Ok(table.map(Recognised::Table)),
+    }
 }
 
 fn member(disk: &Arc<dyn Disk>, _limits: &Limits) -> Result<Option<Recognised>> {

@@ -24,12 +24,15 @@ mod source;
 mod span;
 mod verify;
 
-pub use edit::{Blank, Edit, EditParent, ParentState, Relative, Repair, Repaired, Risks};
+pub use edit::{
+    Blank, Edit, EditParent, InnerSnapshot, ParentState, Relative, Repair, Repaired, Risks,
+    SnapshotWork,
+};
 pub use formats::{FORMATS, Format};
 pub use guest::{EachRange, Guest};
 pub use locator::Locator;
 pub use opened::{At, Fact, Files, LayerInfo, Opened, Origin};
 pub use opener::Opener;
-pub use remote::Remote;
 pub use options::{NamedParent, OpenOptions, ReferencePolicy};
+pub use remote::Remote;
 pub use secret::Secret;

@@ -1,7 +1,7 @@
 //! What the user decides about opening.
 
-use crate::Secret;
 use crate::Remote;
+use crate::Secret;
 use adit_core::{Error, Limits, Problem, Result};
 use adit_io::ReadPolicy;
 use std::ffi::{OsStr, OsString};

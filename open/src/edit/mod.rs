@@ -11,12 +11,14 @@ mod family;
 mod qcow;
 mod raw;
 mod record;
+mod snapshots;
 mod vhd;
 mod vhdx;
 mod vmdk;
 
 pub use create::Blank;
 pub use family::{ParentState, Relative};
+pub use snapshots::{InnerSnapshot, SnapshotWork};
 
 use crate::formats::recognise_image;
 use crate::images;

@@ -1,7 +1,7 @@
 //! QCOW2, written.
 
 use super::{Blueprint, Editable, Given, Repaired};
-use adit_core::{Error, Result};
+use adit_core::{Result, WritableImage};
 use adit_qcow::{
     Compression, CreateOptions, DataFile, Image, Preallocation, Purpose, RepairOptions, Writer,
     WriterParts,
@@ -18,7 +18,12 @@ pub(crate) const EDITABLE: Editable = Editable {
         let done = adit_qcow::repair(&given.file, options, given.limits, report)?;
         Ok(Repaired { fixed: done.fixed, left: done.left })
     },
-    compact: |_, _| Err(Error::unsupported("QCOW2 images are not compacted yet")),
+    compact: |given, interrupt| {
+        let image = open(given)?;
+        let done = image.compact(true, interrupt)?;
+        image.close()?;
+        Ok(done.before_bytes.saturating_sub(done.after_bytes))
+    },
 };
 
 pub(crate) fn open(given: Given<'_>) -> Result<Writer> {
