@@ -172,3 +172,30 @@ fn and_lowers_leaks_alone_when_asked() {
         assert_same(&after, &sound, &options);
     }
 }
+
+#[test]
+fn and_a_repair_that_is_cut_short_loses_nothing_and_can_be_done_again() {
+    for (options, sound) in of_qemu().into_iter().filter(|(it, _)| !it.contains("=512")) {
+        let truth = bytes_of(&read_back(std::slice::from_ref(&sound), None));
+        let table = u64_at(&sound, 48);
+        for damage in ["refcounts of zero", "no block"] {
+            let mut image = sound.clone();
+            match damage {
+                "no block" => image[table..table + 8].fill(0),
+                _ => {
+                    let block = u64_at(&image, table);
+                    image[block + 4..block + 40].fill(0);
+                }
+            }
+            let world = World::of(vec![image]);
+            repair(&world.file(0), ALL, &Limits::default(), &mut |_| {}).unwrap();
+            for cut in world.cuts(7, 6) {
+                let what = format!("{options}: {damage}: {}", cut.label);
+                assert_same(&bytes_of(&read_back(&cut.images, None)), &truth, &what);
+                let (after, done, _) = repaired(&cut.images[0], ALL);
+                assert_eq!((done.left, findings(&after)), (0, vec![]), "{what}");
+                assert_same(&bytes_of(&read_back(&[after], None)), &truth, &what);
+            }
+        }
+    }
+}
