@@ -383,3 +383,26 @@ fn only_its_owner_reaches_the_control_socket_and_rubbish_on_it_does_no_harm() {
     assert_eq!(server.told(&["list"])["exports"][0]["size_bytes"], BLOCK as u64 * BLOCKS);
     server.stop();
 }
+
+#[test]
+fn another_overlay_of_the_same_disk_takes_over_while_a_client_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    base(dir.path());
+    for (name, stamp) in [("one.qcow2", 2), ("two.qcow2", 3)] {
+        let server = Server::start(dir.path(), &["--overlay", name, "base.raw"]);
+        assert_eq!(server.client().write(0, &stamped(0, stamp)).unwrap(), 0);
+        server.stop();
+    }
+    let server = Server::start(dir.path(), &["--overlay", "one.qcow2", "base.raw"]);
+    let mut client = server.client();
+    assert_eq!(client.read(0, BLOCK), stamped(0, 2));
+    server.told(&["swap", "two.qcow2"]);
+    assert_eq!(client.read(0, BLOCK), stamped(0, 3));
+    assert_eq!(client.write(4096, &stamped(1, 3)).unwrap(), 0);
+    let list = server.told(&["list"]);
+    assert!(list["exports"][0]["layers"][0].as_str().unwrap().ends_with("two.qcow2"), "{list}");
+    server.stop();
+    for name in ["one.qcow2", "two.qcow2"] {
+        tool(dir.path(), "qemu-img", &["check", "-q", name]);
+    }
+}

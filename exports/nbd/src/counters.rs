@@ -33,6 +33,8 @@ counters! {
     hole_bytes,
     /// Write, zero and trim requests.
     writes,
+    /// Write requests that were carried out together with the one before them.
+    merged,
     /// Bytes that were written, zeroed or trimmed.
     write_bytes,
     /// Flushes, asked for by themselves or with a write.

@@ -98,3 +98,44 @@ fn many_writers_and_readers_at_once_end_with_the_last_words() {
         assert!(bytes[offset..offset + 4096] == noise(offset as u64 + 1, 4096), "{offset}");
     }
 }
+
+#[test]
+fn adjacent_writes_that_wait_become_one_and_each_is_answered() {
+    let board = Arc::new(Board::new(vec![0; 4 << 20]));
+    let export = Export::writable("x", board.clone() as Arc<dyn WritableDisk>);
+    let counters = export.counters();
+    let served = serve(vec![export]);
+    let mut raw = served.raw().enter("x", &[]);
+    let mut all = Vec::new();
+    // One jumps, one is to be flushed: those stay by themselves.
+    let place = |block: u64| if block >= 300 { (block + 10) * 4096 } else { block * 4096 };
+    for block in 0..500u64 {
+        let flags = if block == 200 { FUA } else { 0 };
+        let data = noise(block + 1, 4096);
+        let header = |value: u64| value.to_be_bytes();
+        all.extend([&0x2560_9513u32.to_be_bytes()[..], &flags.to_be_bytes(), &[0, 1]].concat());
+        all.extend([header(block), header(place(block))].concat());
+        all.extend(4096u32.to_be_bytes());
+        all.extend(data);
+    }
+    let mut sender = raw.0.try_clone().unwrap();
+    let sending = std::thread::spawn(move || std::io::Write::write_all(&mut sender, &all).unwrap());
+    let mut answered = vec![false; 500];
+    for _ in 0..500 {
+        let (error, cookie) = raw.simple();
+        assert_eq!(error, 0);
+        assert!(!std::mem::replace(&mut answered[cookie as usize], true), "{cookie} twice");
+    }
+    sending.join().unwrap();
+    let bytes = board.bytes.lock().unwrap();
+    for block in 0..500u64 {
+        let at = place(block) as usize;
+        assert!(bytes[at..at + 4096] == noise(block + 1, 4096), "{block}");
+    }
+    let load =
+        |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
+    let (writes, merged) = (load(&counters.writes), load(&counters.merged));
+    let reached = board.log.lock().unwrap().iter().filter(|it| it.starts_with("write")).count();
+    assert_eq!((writes, writes - merged), (500, reached as u64));
+    assert!(merged > 0, "500 writes were carried out one by one");
+}

@@ -55,6 +55,27 @@ impl Receiver {
         Ok(Some(request))
     }
 
+    /// The next request, if its header has arrived; it is not taken.
+    pub(super) fn peek(&mut self, socket: &Socket, mode: Mode) -> Option<Request> {
+        let header = mode.request_bytes();
+        if self.end - self.start < header {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+            let room = &mut self.buffer[self.end..];
+            // Errors and the end are met when the request is really taken.
+            let got =
+                rustix::net::recv(socket, room, RecvFlags::DONTWAIT).map_or(0, |(_, got)| got);
+            self.end += got.min(self.buffer.len() - self.end);
+        }
+        let raw = self.buffer[..self.end].get(self.start..self.start + header)?;
+        Request::parse(mode, raw)
+    }
+
+    /// Takes the header that was peeked at.
+    pub(super) fn take_peeked(&mut self, mode: Mode) {
+        self.start = self.end.min(self.start + mode.request_bytes());
+    }
+
     /// Fills `buf` with what follows a header.
     pub(super) fn payload(&mut self, socket: &Socket, buf: &mut [u8]) -> io::Result<()> {
         let here = buf.len().min(self.end - self.start);

@@ -118,6 +118,8 @@ pub(super) struct Worker {
     pub(super) leaf: Option<StoredLeaf>,
     pub(super) calm: Calm,
     extents: Vec<(u64, u32)>,
+    /// Writes that are carried out together with the one in hand.
+    pub(super) gathered: Vec<Request>,
 }
 
 /// What became of a request on the first try.
@@ -139,7 +141,14 @@ pub(super) enum Later {
 impl Worker {
     fn new(session: Arc<Session>) -> io::Result<Worker> {
         let out = Out::new(session.mode);
-        Ok(Worker { session, out, leaf: None, calm: Calm::default(), extents: Vec::new() })
+        Ok(Worker {
+            session,
+            out,
+            leaf: None,
+            calm: Calm::default(),
+            extents: Vec::new(),
+            gathered: Vec::new(),
+        })
     }
 
     fn run(&mut self) -> io::Result<()> {
@@ -164,6 +173,12 @@ impl Worker {
                 Ok(Answer::Done) => {}
                 Ok(Answer::Leave) => turn.ended = true,
                 Ok(Answer::Later(later)) => {
+                    if let Later::Write(first) = &later
+                        && let Err(why) = self.gather(first, &mut turn)
+                    {
+                        turn.ended = true;
+                        return Err(why);
+                    }
                     if matches!(later, Later::Write(_)) && !turn.has_more(&session.socket) {
                         // Nobody would be served sooner by passing the turn on.
                         self.finish(later)?;
@@ -235,7 +250,7 @@ impl Worker {
     }
 
     /// Everything that can be said of a request by its header alone.
-    fn check(&self, request: &Request) -> Result<(), (u32, &'static str)> {
+    pub(super) fn check(&self, request: &Request) -> Result<(), (u32, &'static str)> {
         use command_flag::*;
         let export = &self.session.export;
         if self.session.hub.stopping.load(Ordering::Relaxed) {

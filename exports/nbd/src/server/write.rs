@@ -9,6 +9,9 @@ use adit_core::{Error, Kind, Problem, Result, WritableDisk};
 use std::io;
 use std::sync::Arc;
 
+/// Most writes that become one.
+const GATHERED_MAX: usize = 64;
+
 impl Worker {
     /// Takes the payload off the socket. A large one is written as it comes.
     pub(super) fn start_write(
@@ -45,12 +48,71 @@ impl Worker {
         Ok(Answer::Done)
     }
 
+    /// Takes further writes that have arrived and carry this one on: they become one. A write
+    /// that is to be flushed stays by itself, as does all that does not fit the buffer.
+    pub(super) fn gather(&mut self, first: &Request, turn: &mut Receiver) -> io::Result<()> {
+        self.gathered.clear();
+        let session = Arc::clone(&self.session);
+        let mut end = first.offset + first.length;
+        while first.flags & command_flag::FUA == 0 && self.gathered.len() < GATHERED_MAX {
+            let Some(next) = turn.peek(&session.socket, session.mode) else { break };
+            let total = end - first.offset + next.length;
+            let carries_on = next.command == command::WRITE
+                && next.flags == first.flags
+                && next.offset == end
+                && next.length > 0
+                && next.length <= PIECE_BYTES as u64
+                && total <= PIECE_BYTES as u64;
+            if !carries_on || self.check(&next).is_err() {
+                break;
+            }
+            turn.take_peeked(session.mode);
+            let counters = session.counters();
+            add(&counters.requests, 1);
+            add(&counters.writes, 1);
+            add(&counters.merged, 1);
+            add(&counters.write_bytes, next.length);
+            let room = self.out.spare(total as usize);
+            turn.payload(&session.socket, &mut room[(end - first.offset) as usize..])?;
+            end += next.length;
+            self.gathered.push(next);
+        }
+        Ok(())
+    }
+
+    /// Writes what stands in the buffer, with what was gathered behind it.
     pub(super) fn finish_write(&mut self, request: &Request) -> io::Result<()> {
+        let total = request.length + self.gathered.iter().map(|next| next.length).sum::<u64>();
         let written = self
             .target()
-            .and_then(|disk| disk.write_at(self.out.peek(request.length as usize), request.offset))
+            .and_then(|disk| disk.write_at(self.out.peek(total as usize), request.offset))
             .and_then(|()| self.flush_if_asked(request));
-        self.conclude(request, written)
+        if written.is_err() && !self.gathered.is_empty() {
+            return self.finish_one_by_one(request);
+        }
+        self.conclude(request, written)?;
+        for index in 0..self.gathered.len() {
+            let next = self.gathered[index];
+            self.done(&next)?;
+        }
+        self.gathered.clear();
+        Ok(())
+    }
+
+    /// The same once more, so that an error falls on the write that it concerns.
+    fn finish_one_by_one(&mut self, first: &Request) -> io::Result<()> {
+        let gathered = std::mem::take(&mut self.gathered);
+        let all: Vec<Request> = std::iter::once(*first).chain(gathered).collect();
+        let mut done = Vec::new();
+        let mut at = 0;
+        for request in &all {
+            let end = at + request.length as usize;
+            let bytes = &self.out.peek(end)[at..];
+            done.push(self.target().and_then(|disk| disk.write_at(bytes, request.offset)));
+            at = end;
+        }
+        // Only now: replies take the place of the payload.
+        all.iter().zip(done).try_for_each(|(request, done)| self.conclude(request, done))
     }
 
     /// Flush, zero, trim.
