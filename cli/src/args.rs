@@ -269,10 +269,12 @@ pub enum Verb {
         #[arg(long)]
         os: bool,
     },
-    /// Verify a datastore, changing nothing
-    #[command(after_help = "Examples:\n  adit check lun.img\n  adit check --json lun.img")]
+    /// Verify an image, a file system or a datastore, changing nothing
+    #[command(
+        after_help = "Examples:\n  adit check lun.img\n  adit check disk.qcow2            # 0 sound, 2 corrupt, 3 leaks\n  adit check disk.qcow2//p1\n  adit check --json lun.img"
+    )]
     Check {
-        /// Datastores
+        /// Images, file systems or datastores
         #[arg(required = true)]
         paths: Vec<OsString>,
     },

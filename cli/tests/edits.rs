@@ -39,7 +39,6 @@ impl Twin<'_> {
     #[track_caller]
     fn judge(&self, image: &str, theirs: Option<&str>) {
         std::fs::write(self.dir.join("twin.raw"), &self.bytes).unwrap();
-        said(self.dir, 0, &["--raw", "info", "twin.raw"]);
         said(self.dir, 0, &["compare", image, "twin.raw"]);
         if let Some(theirs) = theirs {
             qemu_img(self.dir, &["compare", "-f", theirs, "-F", "raw", image, "twin.raw"]);
@@ -71,7 +70,12 @@ fn what_is_written_into_a_new_image_is_read_by_qemu() {
         said(dir.path(), 0, &["write", &image, "--offset", "4M", "--zero", "512k"]);
         twin.bytes[4 * MIB..4 * MIB + 512 * 1024].fill(0);
         twin.judge(&image, Some(theirs));
+        // Grains that were let go of stay in the file until they are needed, or given back.
+        let leaks = if format == "vmdk" { 3 } else { 0 };
+        said(dir.path(), leaks, &["check", &image]);
+        said(dir.path(), 0, &["repair", "--leaks", &image]);
         said(dir.path(), 0, &["check", &image]);
+        twin.judge(&image, Some(theirs));
         if matches!(format, "qcow2" | "vmdk" | "vhdx") {
             qemu_img(dir.path(), &["check", "-f", theirs, &image]);
         }

@@ -17,7 +17,7 @@ usage: cargo xtask CHORE
   ready       what to run before sending: format, lints, layers, tests
   layers      prove that dependencies point downwards only
   witnesses   fetch the public test data and the independent readers
-  bench       measure adit beside its peers in one run
+  bench       measure adit beside its peers in one run: vmfs (usual) or convert
   fuzz [SECONDS] [TARGET]
               run the fuzz targets, SECONDS each
 ";
@@ -62,9 +62,14 @@ fn ready() -> Result<(), String> {
 }
 
 fn bench(rest: &[&str]) -> Result<(), String> {
+    let (name, rest) = match rest {
+        ["convert", rest @ ..] => ("benches/convert.py", rest),
+        ["vmfs", rest @ ..] => ("benches/vmfs.py", rest),
+        rest => ("benches/vmfs.py", rest),
+    };
     run::cargo(&["build", "--release", "--package", "adit"])?;
     let python = witness::prepare()?.python;
-    let script = run::root().join("benches/vmfs.py");
+    let script = run::root().join(name);
     let script = script.to_str().ok_or("the project's path is no UTF-8")?;
     let python = python.to_str().ok_or("the project's path is no UTF-8")?;
     run::command(python, &[&[script], rest].concat())

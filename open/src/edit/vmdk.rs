@@ -2,7 +2,7 @@
 
 use super::{Blueprint, Editable, Given, Repair, Repaired};
 use crate::images::{Identity, vmdk};
-use adit_core::{DiskExt, Error, Finding, ImageFile, Problem, Result, WritableImage};
+use adit_core::{DiskExt, Error, Finding, ImageFile, Interrupt, Problem, Result, WritableImage};
 use adit_vmdk::{CreateOptions, Descriptor, Kind, Purpose, RepairOptions, Subformat, Writer};
 use std::sync::Arc;
 
@@ -14,7 +14,13 @@ pub(crate) const EDITABLE: Editable = Editable {
         Identity::Vmdk { cid, .. } => Ok(format!("{cid:08x}").into_bytes()),
         _ => Ok(Vec::new()),
     },
-    repair,
+    repair: |mut given, what, report| {
+        let mut done = repair(&mut given, what, report)?;
+        if what.leaks && done.left == 0 {
+            done.fixed += give_back(given, report)?;
+        }
+        Ok(done)
+    },
     compact: |given, interrupt| {
         let mut image = open(given)?;
         let done = image.compact(interrupt)?;
@@ -29,7 +35,11 @@ pub(crate) fn open(given: Given<'_>) -> Result<Writer> {
 }
 
 /// Every sparse file of the image, one after the other.
-fn repair(given: Given<'_>, what: Repair, report: &mut dyn FnMut(Finding)) -> Result<Repaired> {
+fn repair(
+    given: &mut Given<'_>,
+    what: Repair,
+    report: &mut dyn FnMut(Finding),
+) -> Result<Repaired> {
     let options = RepairOptions { leaks: what.leaks, errors: what.errors };
     let head = given.file.read_prefix(0, 64 << 10)?;
     if adit_vmdk::probe(&head) != Some(Kind::Descriptor) {
@@ -50,6 +60,22 @@ fn repair(given: Given<'_>, what: Repair, report: &mut dyn FnMut(Finding)) -> Re
         }
     }
     Ok(all)
+}
+
+/// Grains that no table names go back to the file system.
+fn give_back(given: Given<'_>, report: &mut dyn FnMut(Finding)) -> Result<u64> {
+    let mut image = open(given)?;
+    let freed = match image.compact(&Interrupt::default()) {
+        // Flat disks have no space of their own, and that of seSparse stays.
+        Err(error) if error.kind() == adit_core::Kind::Unsupported => 0,
+        done => done?.freed_bytes,
+    };
+    image.close()?;
+    if freed > 0 {
+        let text = format!("{freed} bytes that nothing used were given back");
+        report(Finding::info("vmdk-space-freed", text));
+    }
+    Ok(u64::from(freed > 0))
 }
 
 fn create(blueprint: &mut Blueprint<'_>) -> Result<()> {

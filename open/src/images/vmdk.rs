@@ -5,7 +5,7 @@ use super::{
 };
 use crate::Fact;
 use crate::formats::Ends;
-use adit_core::{Disk, DiskExt, Error, Finding, Inspect, Interrupt, Limits, Result};
+use adit_core::{Check, Disk, DiskExt, Error, Finding, Inspect, Interrupt, Limits, Result};
 use adit_vmdk::{Descriptor, Kind, Purpose, Reference};
 use std::sync::Arc;
 
@@ -90,26 +90,13 @@ impl Image for Vmdk {
     }
 
     fn check(&self, extent: Find<'_>, report: Report<'_>, interrupt: &Interrupt) -> Result<()> {
-        let sparse = |file: &Arc<dyn Disk>, name: &str, report: Report<'_>| {
-            adit_vmdk::check_sparse(name, file, &self.limits, report, interrupt)
-        };
-        if self.kind != Kind::Descriptor {
-            return sparse(&self.file, "", report);
+        if self.descriptor.is_none() {
+            let file = &self.file;
+            return adit_vmdk::check_sparse("extent", file, &self.limits, report, interrupt);
         }
-        let Some(descriptor) = &self.descriptor else { return Ok(()) };
-        for reference in descriptor.references() {
-            let Purpose::Extent(_) = reference.purpose else { continue };
-            let name = reference.text();
-            match extent(&reference.name) {
-                Err(error) => report(Finding::from_error("vmdk-extent-missing", &error)),
-                Ok(file) if adit_vmdk::probe(&file.read_prefix(0, 4096)?).is_some() => {
-                    sparse(&file, &name, report)?;
-                }
-                // A flat extent has no structure; opening the disk compares its length.
-                Ok(_) => {}
-            }
-        }
-        Ok(())
+        let mut resolve = |reference: &Reference| extent(&reference.name);
+        let files = adit_vmdk::Files::open("image", &self.file, &mut resolve, &self.limits)?;
+        files.check(report, interrupt)
     }
 
     fn inspect(&self) -> Option<&dyn Inspect> {

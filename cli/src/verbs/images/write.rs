@@ -45,7 +45,7 @@ fn put(session: &Session, write: &Write) -> Result<()> {
     };
     image.close()?;
     let document = json!({
-        "schema": "adit.write/1", "image": write.image, "offset": write.offset, "bytes": done,
+        "schema": "adit.write/1", "image": write.image, "offset_bytes": write.offset, "written_bytes": done,
     });
     report(session, &document, &format!("{} written", human_bytes(done)));
     Ok(())
