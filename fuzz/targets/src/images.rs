@@ -12,10 +12,13 @@ const SIZE: u64 = 6 << 20;
 /// A format: how an image is made, opened to be written, and read.
 struct Format {
     create: fn(&Arc<dyn ImageFile>) -> Result<()>,
-    edit: fn(Arc<dyn ImageFile>, &Limits) -> Result<Box<dyn WritableImage>>,
-    read: fn(Arc<dyn Disk>, &Limits) -> Result<Arc<dyn Disk>>,
+    edit: Edit,
+    read: Read,
     check: fn(Arc<dyn Disk>, &Limits) -> Result<()>,
 }
+
+type Edit = fn(Arc<dyn ImageFile>, &Limits) -> Result<Box<dyn WritableImage>>;
+type Read = fn(Arc<dyn Disk>, &Limits) -> Result<Arc<dyn Disk>>;
 
 const QCOW: Format = Format {
     create: |file| {
@@ -42,9 +45,7 @@ const VHD: Format = Format {
         };
         adit_vhd::writer::create(file, &options)
     },
-    edit: |file, limits| {
-        Ok(Box::new(adit_vhd::writer::Writer::open(file, "fuzz", None, limits)?))
-    },
+    edit: |file, limits| Ok(Box::new(adit_vhd::writer::Writer::open(file, "fuzz", None, limits)?)),
     read: |file, limits| adit_vhd::Image::open(file, limits)?.disk("fuzz", None),
     check: |file, limits| quietly(&adit_vhd::Image::open(file, limits)?),
 };
@@ -57,9 +58,7 @@ const VHDX: Format = Format {
         };
         adit_vhdx::writer::create(file, &options)
     },
-    edit: |file, limits| {
-        Ok(Box::new(adit_vhdx::writer::Writer::open(file, "fuzz", None, limits)?))
-    },
+    edit: |file, limits| Ok(Box::new(adit_vhdx::writer::Writer::open(file, "fuzz", None, limits)?)),
     read: |file, limits| adit_vhdx::Image::open(file, limits)?.disk("fuzz", None),
     check: |file, limits| quietly(&adit_vhdx::Image::open(file, limits)?),
 };
