@@ -159,3 +159,48 @@ fn a_sandboxed_server_still_serves_takes_snapshots_and_merges_them() {
     }
     server.stop();
 }
+
+#[test]
+fn qemu_reads_and_writes_over_tls_and_strangers_are_kept_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes: Vec<u8> = (0..4u32 << 18).flat_map(u32::to_le_bytes).collect();
+    std::fs::write(dir.path().join("disk.raw"), &bytes).unwrap();
+    std::fs::create_dir(dir.path().join("certs")).unwrap();
+    let make = "set -e; cd certs
+        openssl req -x509 -newkey rsa:2048 -nodes -keyout ca-key.pem -out ca-cert.pem \
+          -subj /CN=authority -days 2 -addext keyUsage=critical,keyCertSign
+        for who in server client; do
+          openssl req -newkey rsa:2048 -nodes -keyout $who-key.pem -out $who.csr -subj /CN=localhost
+          printf 'subjectAltName=DNS:localhost\\nextendedKeyUsage=serverAuth,clientAuth\\n' > $who.ext
+          openssl x509 -req -in $who.csr -CA ca-cert.pem -CAkey ca-key.pem -CAcreateserial \
+            -days 2 -out $who-cert.pem -extfile $who.ext
+        done";
+    tool(dir.path(), "sh", &["-c", make]);
+    let keys = ["--tls-cert", "certs/server-cert.pem", "--tls-key", "certs/server-key.pem"];
+    let more = ["--tls-clients", "certs/ca-cert.pem", "--overlay", ":temp:", "disk.raw"];
+    let server = Server::start(dir.path(), &[&keys[..], &more[..]].concat());
+    let creds = "tls-creds-x509,id=t,endpoint=client,dir=certs,verify-peer=on";
+    let image = format!(
+        "driver=nbd,server.type=unix,server.path={},tls-creds=t,tls-hostname=localhost",
+        server.socket.display()
+    );
+    let io = ["--object", creds, "--image-opts", "-c", "write -P 7 1M 1M", "-c"];
+    tool(dir.path(), "qemu-io", &[&io[..], &["read -P 7 1M 1M", &image]].concat());
+    let convert = ["convert", "--object", creds, "--image-opts", "-O", "raw"];
+    tool(dir.path(), "qemu-img", &[&convert[..], &[&image, "out.raw"]].concat());
+    let mut expected = bytes.clone();
+    expected[1 << 20..2 << 20].fill(7);
+    assert!(std::fs::read(dir.path().join("out.raw")).unwrap() == expected);
+    // In the clear, or with no certificate that is known, nobody is served.
+    let plain = Command::new("qemu-img").args(["info", &server.uri()]).output().unwrap();
+    assert!(!plain.status.success());
+    std::fs::remove_file(dir.path().join("certs/client-cert.pem")).unwrap();
+    let unknown = Command::new("qemu-img")
+        .args(["info", "--object", creds, "--image-opts", &image])
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    assert!(!unknown.status.success());
+    assert_eq!(server.told(&["list"])["exports"][0]["closed"], false);
+    server.stop();
+}

@@ -56,6 +56,18 @@ pub struct Nbd {
     /// overlays and sockets
     #[arg(long, conflicts_with = "run")]
     pub sandbox: bool,
+    /// Encrypt connections that ask for it: the server's certificate, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// The key of that certificate, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// Let only clients in that show a certificate of these authorities, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_clients: Option<PathBuf>,
+    /// Serve nobody who does not encrypt
+    #[arg(long, requires = "tls_cert")]
+    pub tls_required: bool,
     /// Stop when the program that started this one ends
     #[arg(long)]
     pub exit_with_parent: bool,

@@ -24,4 +24,4 @@ pub use client::{Address, ClientCounters, ClientOptions, NbdDisk, SCHEMES, open_
 pub use control::{Control, Keeper, Managed};
 pub use counters::Counters;
 pub use export::Export;
-pub use server::{Server, ServerOptions};
+pub use server::{Server, ServerOptions, Tls};

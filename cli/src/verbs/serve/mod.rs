@@ -10,7 +10,7 @@ use crate::exit;
 use crate::session::{Session, code_of};
 use adit_core::{Error, Problem, Result, WritableDisk};
 use adit_filters::{Entry, Filter, Filters, Sink};
-use adit_nbd::{Control, Export, Keeper, Managed, Server, ServerOptions};
+use adit_nbd::{Control, Export, Keeper, Managed, Server, ServerOptions, Tls};
 use adit_open::{Opened, Risks};
 use adit_overlay::{Layer, Live, Temporary};
 use std::ffi::OsStr;
@@ -56,7 +56,15 @@ fn serve(session: &Session, nbd: &Nbd) -> Result<u8> {
         all.push(managed);
     }
     let exports = all.iter().map(|managed| managed.export.clone()).collect();
-    let server = Server::new(exports, ServerOptions::default())?;
+    let tls = match (&nbd.tls_cert, &nbd.tls_key) {
+        (Some(cert), Some(key)) => {
+            // Who must show a certificate must encrypt.
+            let required = nbd.tls_required || nbd.tls_clients.is_some();
+            Some(Tls::open(cert, key, nbd.tls_clients.as_deref(), required)?)
+        }
+        _ => None,
+    };
+    let server = Server::new(exports, ServerOptions { tls, ..ServerOptions::default() })?;
     if nbd.sandbox {
         // Before any thread that serves is started: they inherit it.
         sandbox::enter(session, nbd)?;

@@ -3,6 +3,7 @@
 use crate::export::Export;
 use crate::protocol::*;
 use crate::server::context::{Context, Queries};
+use crate::server::tls::Tls;
 use crate::socket::Socket;
 use adit_core::DiskExt;
 use adit_core::bytes::u16_be;
@@ -26,14 +27,22 @@ pub(crate) struct Agreed {
     pub(crate) mode: Mode,
     /// Context `n` has the id `n + 1`.
     pub(crate) contexts: Vec<Context>,
+    /// The inside of the encrypted connection, if it became one.
+    pub(crate) inside: Option<Arc<Socket>>,
+}
+
+/// What every negotiation needs of the server.
+pub(crate) struct House<'a> {
+    pub(crate) exports: &'a [Arc<Export>],
+    pub(crate) stopping: &'a AtomicBool,
+    pub(crate) tls: Option<&'a Tls>,
 }
 
 /// Talks to a new client until it has chosen an export; nothing if it left without one.
-pub(crate) fn negotiate(
-    socket: &Socket,
-    exports: &[Arc<Export>],
-    stopping: &AtomicBool,
-) -> io::Result<Option<Agreed>> {
+pub(crate) fn negotiate(outside: &Arc<Socket>, house: &House<'_>) -> io::Result<Option<Agreed>> {
+    let mut socket = Arc::clone(outside);
+    let exports = house.exports;
+    let mut inside = None;
     socket.receive_timeout(Some(SILENCE_MAX));
     socket.send_timeout(Some(SILENCE_MAX));
     let mut greeting = [0; 18];
@@ -49,8 +58,10 @@ pub(crate) fn negotiate(
         return Err(ErrorKind::InvalidData.into());
     }
     let mut haggling = Haggling {
-        socket,
+        socket: Arc::clone(&socket),
         exports,
+        tls: house.tls,
+        is_encrypted: false,
         mode: Mode::Simple,
         chosen: None,
         no_zeroes: flags & u32::from(handshake::NO_ZEROES) != 0,
@@ -63,7 +74,7 @@ pub(crate) fn negotiate(
             return Err(ErrorKind::TimedOut.into());
         }
         let number = haggling.receive_option(&mut data)?;
-        if stopping.load(Ordering::Relaxed) && number != option::ABORT {
+        if house.stopping.load(Ordering::Relaxed) && number != option::ABORT {
             haggling.refuse(number, reply::ERR_SHUTDOWN, "the server is stopping");
             haggling.send()?;
             continue;
@@ -73,13 +84,25 @@ pub(crate) fn negotiate(
         match end {
             End::GoOn => {}
             End::Leave => return Ok(None),
+            End::Encrypt => {
+                let Some(tls) = house.tls else { return Err(ErrorKind::InvalidData.into()) };
+                socket = Arc::new(tls.enter(outside)?);
+                socket.receive_timeout(Some(SILENCE_MAX));
+                socket.send_timeout(Some(SILENCE_MAX));
+                // What was agreed on in the clear may have been said by anybody.
+                haggling.socket = Arc::clone(&socket);
+                haggling.is_encrypted = true;
+                haggling.mode = Mode::Simple;
+                haggling.chosen = None;
+                inside = Some(Arc::clone(&socket));
+            }
             End::Go(export) => {
                 socket.receive_timeout(None);
                 socket.send_timeout(None);
                 let mode = haggling.mode;
                 let chosen = haggling.chosen.filter(|(name, _)| *name == export.name);
                 let contexts = chosen.map(|(_, contexts)| contexts).unwrap_or_default();
-                return Ok(Some(Agreed { export, mode, contexts }));
+                return Ok(Some(Agreed { export, mode, contexts, inside }));
             }
         }
     }
@@ -89,12 +112,15 @@ pub(crate) fn negotiate(
 enum End {
     GoOn,
     Leave,
+    Encrypt,
     Go(Arc<Export>),
 }
 
 struct Haggling<'a> {
-    socket: &'a Socket,
+    socket: Arc<Socket>,
     exports: &'a [Arc<Export>],
+    tls: Option<&'a Tls>,
+    is_encrypted: bool,
     mode: Mode,
     /// The export that metadata contexts were last set for, and which.
     chosen: Option<(String, Vec<Context>)>,
@@ -118,7 +144,27 @@ impl Haggling<'_> {
     }
 
     fn answer(&mut self, number: u32, data: &[u8]) -> io::Result<End> {
+        let must_encrypt = !self.is_encrypted && self.tls.is_some_and(Tls::is_required);
         match number {
+            option::STARTTLS if self.tls.is_some() && !self.is_encrypted => {
+                if !data.is_empty() {
+                    self.refuse(number, reply::ERR_INVALID, "this option takes no data");
+                    return Ok(End::GoOn);
+                }
+                self.reply(number, reply::ACK, &[]);
+                return Ok(End::Encrypt);
+            }
+            option::EXPORT_NAME if must_encrypt => {
+                return Err(ErrorKind::PermissionDenied.into());
+            }
+            _ if must_encrypt && number != option::ABORT => {
+                self.refuse(number, reply::ERR_TLS_REQD, "ask for TLS first");
+                return Ok(End::GoOn);
+            }
+            option::STARTTLS if self.is_encrypted => {
+                self.refuse(number, reply::ERR_INVALID, "TLS is on already");
+                return Ok(End::GoOn);
+            }
             option::EXPORT_NAME => return self.export_name(data),
             option::ABORT => {
                 self.reply(number, reply::ACK, &[]);

@@ -8,6 +8,7 @@ mod out;
 mod read;
 mod receive;
 mod session;
+mod tls;
 mod write;
 
 use crate::export::Export;
@@ -23,6 +24,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+pub use tls::Tls;
 
 /// Bounds of a server.
 #[derive(Clone, Debug)]
@@ -35,6 +37,8 @@ pub struct ServerOptions {
     pub threads_max: usize,
     /// How long a stop waits for requests that are being answered.
     pub drain_max: Duration,
+    /// What encrypts connections that ask for it.
+    pub tls: Option<Tls>,
 }
 
 impl Default for ServerOptions {
@@ -44,6 +48,7 @@ impl Default for ServerOptions {
             threads_per_client_max: 8,
             threads_max: 256,
             drain_max: Duration::from_secs(5),
+            tls: None,
         }
     }
 }
@@ -215,7 +220,13 @@ impl Hub {
         let hub = Arc::clone(self);
         let spawned = std::thread::Builder::new().name("nbd-client".into()).spawn(move || {
             let _thread = TakenThread(&hub);
-            if let Ok(Some(agreed)) = handshake::negotiate(&socket, &hub.exports, &hub.stopping) {
+            let house = handshake::House {
+                exports: &hub.exports,
+                stopping: &hub.stopping,
+                tls: hub.options.tls.as_ref(),
+            };
+            if let Ok(Some(mut agreed)) = handshake::negotiate(&socket, &house) {
+                let socket = agreed.inside.take().unwrap_or(socket);
                 let session = Session::new(Arc::clone(&hub), socket, agreed, seat);
                 session::serve(&Arc::new(session));
             }
