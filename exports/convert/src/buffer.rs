@@ -64,6 +64,14 @@ impl Buffer {
         (range.start - self.offset) as usize..(range.end - self.offset) as usize
     }
 
+    /// Where it ends. Unit: bytes of the disk.
+    pub fn end(&self) -> u64 {
+        match &self.share {
+            Some(share) => share.range.end,
+            None => self.ranges.last().map_or(self.offset, |range| range.end),
+        }
+    }
+
     /// Bytes of the disk it stands for.
     pub fn data_bytes(&self) -> u64 {
         let length = |range: &Range<u64>| range.end - range.start;

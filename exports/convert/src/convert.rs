@@ -8,9 +8,12 @@ use crate::layout::{Pieces, Verbatim};
 use crate::options::{Compression, ConvertOptions, Converted, Format};
 use crate::plan::{self, Survey};
 use crate::reopen::reopen;
+use crate::resume::{self, Asked, Journal};
 use crate::write::{Hashing, write};
-use adit_core::{Disk, DiskExt, Error, Interrupt, Place, Problem, Progress, Result, WritableDisk};
-use adit_io::{Finish, Overwrite, Target};
+use adit_core::{
+    Disk, DiskExt, Error, Interrupt, Kind, Place, Problem, Progress, Result, WritableDisk,
+};
+use adit_io::{Finish, Keep, Overwrite, Target};
 use adit_qcow::write as qcow;
 use adit_vmdk::write as vmdk;
 use std::path::{Path, PathBuf};
@@ -38,7 +41,9 @@ const ZSTD_LEVEL: i32 = 3;
 /// Errors: `Invalid` for options and sizes the format does not have; `Lost` before anything is
 /// written when the source is known to be incomplete; `Denied` when a name is taken; those of
 /// the source and of the host; `Corrupt` when the result does not hold the source's bytes;
-/// `Interrupted`. After an error nothing is left behind.
+/// `Interrupted`. After an error nothing is left behind, unless `resume` is asked for: then
+/// `NAME.adit-partial` and its journal `NAME.adit-resume` stay, and the same conversion goes on
+/// from there; for another source or other options it is `Invalid`.
 pub fn convert(
     source: &Arc<dyn Disk>,
     locator: &str,
@@ -57,10 +62,19 @@ pub fn convert(
     let survey = Survey::of(source, shape.units, interrupt)?;
     let rounds = if options.verify { 2 } else { 1 };
     progress.total(survey.data_bytes.saturating_mul(rounds));
-    let files = Files::create(target, &shape, survey, options)?;
+    let (files, mut journal) = match options.resume {
+        true => {
+            let fingerprint = resume::fingerprint(source, options, interrupt)?;
+            let (files, journal) = Files::carry_on(target, &shape, survey, options, fingerprint)?;
+            (files, Some(journal))
+        }
+        false => (Files::create(target, &shape, survey, options)?, None),
+    };
+    let reached = journal.as_ref().map(Journal::reached).unwrap_or_default();
     let sharing = AtomicBool::new(true);
     let work = Work {
         source,
+        from: reached.end,
         units: shape.units,
         coding: shape.coding,
         detect_zeroes: options.detect_zeroes,
@@ -70,16 +84,20 @@ pub fn convert(
     };
     let whole = size.saturating_sub(survey.data_bytes) <= options.hashed_holes_bytes_max;
     let hashing = options.verify.then_some(Hashing { size_bytes: size, whole });
-    let written = write(&work, shape.layout, files.data(), hashing, progress)?;
+    let written = write(&work, shape.layout, files.data(), hashing, journal.as_mut(), progress)?;
     if options.verify {
         files.verify(source, options.format, progress, interrupt)?;
     }
     interrupt.check()?;
     files.commit(options)?;
+    if let Some(journal) = journal {
+        journal.remove();
+    }
     Ok(Converted {
         virtual_bytes: size,
         data_bytes: written.data_bytes.min(size),
         in_kernel_bytes: written.in_kernel_bytes,
+        resumed_bytes: reached.moved_bytes,
         file_bytes: written.file_bytes,
         hashes: written.hashes,
         source: locator.to_owned(),
@@ -226,10 +244,7 @@ impl Files {
         survey: Survey,
         options: &ConvertOptions,
     ) -> Result<Files> {
-        let overwrite = match options.overwrite {
-            true => Overwrite::Replace,
-            false => Overwrite::Refuse,
-        };
+        let overwrite = overwrite(options);
         let Some((text, extent)) = &shape.descriptor else {
             let size = shape.bound(survey);
             return Ok(Files { image: Target::create(target, size, overwrite)?, extent: None });
@@ -238,6 +253,45 @@ impl Files {
         image.write_at(text, 0)?;
         let size = shape.file_bytes.unwrap_or(0);
         Ok(Files { image, extent: Some(Target::create(extent, size, overwrite)?) })
+    }
+
+    /// The files of an earlier run, or new ones that outlive an error.
+    fn carry_on(
+        target: &Path,
+        shape: &Shape,
+        survey: Survey,
+        options: &ConvertOptions,
+        fingerprint: blake3::Hash,
+    ) -> Result<(Files, Journal)> {
+        let overwrite = overwrite(options);
+        let extent = shape.descriptor.as_ref().map(|(_, extent)| extent.as_path());
+        for path in [Some(target), extent].into_iter().flatten() {
+            if overwrite == Overwrite::Refuse && path.symlink_metadata().is_ok() {
+                let detail = format!("{} exists already", path.display());
+                return Err(Error::new(Kind::Denied, Problem::Refused, detail)
+                    .advise("choose another name, or allow it to be overwritten"));
+            }
+        }
+        let file_bytes = shape.bound(survey);
+        let asked = Asked { fingerprint, file_bytes, data_bytes: survey.data_bytes, overwrite };
+        let (data, journal) = resume::open(extent.unwrap_or(target), &asked)?;
+        let Some((text, _)) = &shape.descriptor else {
+            return Ok((Files { image: data, extent: None }, journal));
+        };
+        let length = text.len() as u64;
+        let image = match Target::reopen_partial(target) {
+            Err(error) if error.kind() == Kind::NotFound => {
+                Target::create_with(target, length, overwrite, Keep::ForResume)?
+            }
+            reopened => reopened?.overwriting(overwrite),
+        };
+        if image.size_bytes() != length {
+            let detail = format!("{} was changed since", image.partial_path().display());
+            return Err(Error::new(Kind::Invalid, Problem::Mismatch, detail)
+                .advise("remove it, and repeat the command"));
+        }
+        image.write_at(text, 0)?;
+        Ok((Files { image, extent: Some(data) }, journal))
     }
 
     /// Where the disk's bytes go.
@@ -275,7 +329,7 @@ impl Files {
     }
 
     fn commit(self, options: &ConvertOptions) -> Result<()> {
-        let sync = options.sync || options.verify;
+        let sync = options.sync || options.verify || options.resume;
         let finish = || Finish { sync, ..Finish::default() };
         let Some(extent) = self.extent else { return self.image.commit(finish()) };
         // The descriptor last: it never names an extent that is not there.
@@ -287,6 +341,10 @@ impl Files {
         }
         named
     }
+}
+
+fn overwrite(options: &ConvertOptions) -> Overwrite {
+    if options.overwrite { Overwrite::Replace } else { Overwrite::Refuse }
 }
 
 fn flat_path(target: &Path) -> PathBuf {

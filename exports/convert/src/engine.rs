@@ -22,6 +22,8 @@ const POOL_BYTES_MAX: u64 = 192 << 20;
 #[derive(Debug)]
 pub(crate) struct Work<'a> {
     pub source: &'a Arc<dyn Disk>,
+    /// What lies before is done already. Unit: bytes of the source.
+    pub from: u64,
     pub units: Units,
     pub coding: Coding,
     pub detect_zeroes: bool,
@@ -53,7 +55,8 @@ pub(crate) fn run<T>(
     for _ in 0..buffers {
         let _ = back.send(Buffer::default());
     }
-    let planner = Planner::new(work.source, work.units, work.sharing, work.interrupt);
+    let mut planner = Planner::new(work.source, work.units, work.sharing, work.interrupt);
+    planner.skip_to(work.from);
     let jobs = Mutex::new(Jobs { planner, free, number: 0, over: false });
     let (send, done) = sync_channel::<Done>(buffers);
     std::thread::scope(|scope| {

@@ -8,7 +8,8 @@
 //! The format crates say where everything goes (`write::Builder` and its like) and do no I/O;
 //! this crate moves the bytes. Files, in order: `options` → `convert` → `plan` (what has to be
 //! read) → `engine` (threads, buffers, order) with `encode` (and `probe`), `layout` (one face for all formats),
-//! `write` and `hash` → `reopen` and `compare`, which verify.
+//! `write` and `hash` → `reopen` and `compare`, which verify; `resume` keeps the journal of a
+//! conversion that can be carried on.
 #![forbid(unsafe_code)]
 
 mod buffer;
@@ -22,6 +23,7 @@ mod options;
 mod plan;
 mod probe;
 mod reopen;
+mod resume;
 mod write;
 
 pub use compare::compare;

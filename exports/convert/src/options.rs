@@ -127,6 +127,9 @@ pub struct ConvertOptions {
     pub overwrite: bool,
     /// Make the file durable before it has its name. `verify` does so anyway.
     pub sync: bool,
+    /// Keep what is done when the conversion ends early, and carry on what an earlier one left.
+    /// Only where every byte has its place from the start: raw, fixed VHD, flat VMDK.
+    pub resume: bool,
     /// Identity of the new image; otherwise a random one.
     pub identity: Option<[u8; 16]>,
     /// Whole-content hashes are made up to this volume of holes; beyond it only the block hash.
@@ -147,6 +150,7 @@ impl ConvertOptions {
             threads: None,
             overwrite: false,
             sync: false,
+            resume: false,
             identity: None,
             hashed_holes_bytes_max: 64 << 30,
         }
@@ -180,6 +184,18 @@ impl ConvertOptions {
             }
             _ => {}
         }
+        if self.resume {
+            if !matches!(self.format, Format::Raw | Format::VhdFixed | Format::VmdkFlat) {
+                let detail = format!(
+                    "a conversion to {word} is not carried on: where its data go depends on all that came before"
+                );
+                return refuse(detail, "raw, vhd-fixed and vmdk-flat can be carried on");
+            }
+            if self.verify {
+                let detail = "hashes are made in one go, so they cannot be carried on".to_owned();
+                return refuse(detail, "convert without verifying, then `compare` the two");
+            }
+        }
         let sized = matches!(
             self.format,
             Format::Qcow2 | Format::VmdkSparse | Format::VhdDynamic | Format::Vhdx
@@ -203,6 +219,8 @@ pub struct Converted {
     pub data_bytes: u64,
     /// Of these, moved by the kernel without passing through this process.
     pub in_kernel_bytes: u64,
+    /// Data of the source that an earlier run had moved.
+    pub resumed_bytes: u64,
     /// Length of the new file, or of the extent beside its descriptor.
     pub file_bytes: u64,
     /// The hashes of the disk's content, when verified.

@@ -65,6 +65,11 @@ impl<'a> Planner<'a> {
         Planner { disk, size, units, sharing, interrupt, at: 0, end: 0, parts: VecDeque::new() }
     }
 
+    /// Leaves out what lies before `at`, where an earlier job ended.
+    pub fn skip_to(&mut self, at: u64) {
+        (self.at, self.end) = (at, at);
+    }
+
     /// The next job, or none at the end.
     ///
     /// Errors: those of the source; `Lost` with the place where data cannot be had.

@@ -4,6 +4,7 @@ use crate::buffer::{Buffer, Share, Stored};
 use crate::engine::{self, Work};
 use crate::hash::HashPipe;
 use crate::layout::{Layout, Pieces};
+use crate::resume::{Journal, Reached};
 use adit_copy::Hashes;
 use adit_core::{Disk, Error, Problem, Progress, Result, WritableDisk};
 use adit_io::Target;
@@ -39,10 +40,14 @@ pub(crate) fn write(
     mut layout: Box<dyn Layout>,
     target: &Target,
     hashing: Option<Hashing>,
+    mut journal: Option<&mut Journal>,
     progress: &dyn Progress,
 ) -> Result<Written> {
-    let mut writer = Writer { work, target, written: Written::default() };
-    let hashes = engine::run(work, |buffers, back| {
+    let mut reached = journal.as_ref().map_or(Reached::default(), |journal| journal.reached());
+    progress.advance(reached.moved_bytes);
+    let written = Written { data_bytes: reached.stored_bytes, ..Written::default() };
+    let mut writer = Writer { work, target, written };
+    let moved = engine::run(work, |buffers, back| {
         let pipe = hashing.map(|it| HashPipe::start(it.size_bytes, it.whole, back.clone()));
         let pipe = pipe.transpose()?;
         for buffer in buffers {
@@ -50,13 +55,24 @@ pub(crate) fn write(
             let buffer = buffer?;
             writer.buffer(&buffer, &mut *layout)?;
             progress.advance(buffer.data_bytes());
+            if let Some(journal) = &mut journal {
+                reached.end = buffer.end();
+                reached.moved_bytes += buffer.data_bytes();
+                reached.stored_bytes = writer.written.data_bytes.min(reached.end);
+                journal.moved(reached, target)?;
+            }
             match &pipe {
                 Some(pipe) => pipe.feed(buffer)?,
                 None => back.send(buffer).unwrap_or_default(),
             }
         }
         pipe.map(HashPipe::finish).transpose()
-    })?;
+    });
+    if let Some(journal) = journal.filter(|_| moved.is_err()) {
+        // The error is what matters; without this line a little more is done again.
+        let _ = journal.mark(target);
+    }
+    let hashes = moved?;
     let (pieces, file_bytes) = layout.finish()?;
     writer.pieces(pieces)?;
     set_length(target, file_bytes)?;
