@@ -1,6 +1,7 @@
 //! One conversion, from the options to the finished file.
 
 use crate::compare;
+use crate::device;
 use crate::encode::Coding;
 use crate::engine::Work;
 use crate::layout::{Clusters, Grains, Layout, Stream, Units, VdiBlocks, VhdBlocks, VhdxBlocks};
@@ -36,6 +37,9 @@ const ZSTD_LEVEL: i32 = 3;
 /// is opened by our own reader and compared with the source before it gets its name. A
 /// `vmdk-flat` also makes `NAME-flat.vmdk`.
 ///
+/// A block device is overwritten from its beginning, raw and with `overwrite` alone; what it has
+/// beyond the disk stays, and its first MiB is written last.
+///
 /// `locator` is what to call the source in the manifest.
 ///
 /// Errors: `Invalid` for options and sizes the format does not have; `Lost` before anything is
@@ -57,6 +61,9 @@ pub fn convert(
     let size = source.size_bytes();
     if size == 0 {
         return Err(Error::invalid(Problem::Truncated, "the source is a disk of 0 bytes"));
+    }
+    if device::is_device(target) {
+        return device::write(source, locator, target, options, progress, interrupt);
     }
     let shape = Shape::of(size, source, target, options)?;
     let survey = Survey::of(source, shape.units, interrupt)?;
@@ -105,7 +112,7 @@ pub fn convert(
     })
 }
 
-fn processors() -> usize {
+pub(crate) fn processors() -> usize {
     std::thread::available_parallelism().map_or(2, usize::from)
 }
 

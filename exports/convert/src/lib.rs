@@ -9,12 +9,13 @@
 //! this crate moves the bytes. Files, in order: `options` → `convert` → `plan` (what has to be
 //! read) → `engine` (threads, buffers, order) with `encode` (and `probe`), `layout` (one face for all formats),
 //! `write` and `hash` → `reopen` and `compare`, which verify; `resume` keeps the journal of a
-//! conversion that can be carried on.
+//! conversion that can be carried on, `device` writes over a block device.
 #![forbid(unsafe_code)]
 
 mod buffer;
 mod compare;
 mod convert;
+mod device;
 mod encode;
 mod engine;
 mod hash;

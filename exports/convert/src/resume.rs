@@ -11,7 +11,7 @@ use adit_core::{
 use adit_io::{Finish, Keep, Overwrite, Target};
 use rustix::fs::{Mode, OFlags};
 use std::collections::HashSet;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -238,10 +238,11 @@ pub(crate) fn fingerprint(
             hash.update(format!("{at} {stored}\n").as_bytes());
         }
         if let LeafKind::Stored { disk, offset } = leaf.kind
-            && let Some(file) = file_of(disk, offset)?
-            && files.insert(file.clone())
+            && let Some(file) = host_file(disk, offset)?
+            && file.is_file()
+            && files.insert(described(&file))
         {
-            hash.update(file.as_bytes());
+            hash.update(described(&file).as_bytes());
         }
         at += leaf.length.clamp(1, size - at);
     }
@@ -249,17 +250,14 @@ pub(crate) fn fingerprint(
 }
 
 /// The host file that a byte comes from, decoded or not.
-fn file_of(mut disk: Arc<dyn Disk>, mut offset: u64) -> Result<Option<String>> {
+pub(crate) fn host_file(mut disk: Arc<dyn Disk>, mut offset: u64) -> Result<Option<Metadata>> {
     for _ in 0..LAYERS_MAX {
         if let Some(file) = disk.as_file() {
             let owned = file.try_clone_to_owned().map(File::from);
             let metadata = owned.and_then(|file| file.metadata()).map_err(|why| {
                 Error::io(Problem::Unreadable, "looking at the source's file", &why)
             })?;
-            return Ok(metadata.is_file().then(|| {
-                let (seconds, nanos) = (metadata.mtime(), metadata.mtime_nsec());
-                format!("{} {} {seconds}.{nanos}\n", metadata.ino(), metadata.size())
-            }));
+            return Ok(Some(metadata));
         }
         match disk.explain(offset)?.next {
             Next::Disk(next, at) => (disk, offset) = (next, at),
@@ -267,6 +265,11 @@ fn file_of(mut disk: Arc<dyn Disk>, mut offset: u64) -> Result<Option<String>> {
         }
     }
     Ok(None)
+}
+
+fn described(file: &Metadata) -> String {
+    let (seconds, nanos) = (file.mtime(), file.mtime_nsec());
+    format!("{} {} {seconds}.{nanos}\n", file.ino(), file.size())
 }
 
 /// Memory of the host, where it says.
