@@ -348,7 +348,7 @@ pub enum Verb {
 pub struct Convert {
     /// The disk: an image, a partition, a file, a device
     pub source: OsString,
-    /// The new file
+    /// The new file, or `-`: standard output, raw
     pub target: PathBuf,
     /// raw, qcow2, vmdk, vmdk-stream, vmdk-flat, vhd, vhd-fixed, vhdx or vdi [default: as the
     /// target's name ends]
@@ -363,12 +363,15 @@ pub struct Convert {
     /// Cluster, grain or block size of the new image
     #[arg(long, value_parser = parse_bytes, value_name = "BYTES")]
     pub cluster_size: Option<u64>,
-    /// Replace a file that exists
+    /// Replace a file that exists; write over a block device (raw)
     #[arg(short, long)]
     pub force: bool,
     /// Hash while converting, open the result, compare it with the source, write a manifest
     #[arg(long)]
     pub verify: bool,
+    /// Keep what is done when stopped, and carry on what an earlier run left: raw, vhd-fixed, vmdk-flat
+    #[arg(long)]
+    pub resume: bool,
     /// Store zeros that the source stores
     #[arg(long)]
     pub keep_zeroes: bool,

@@ -70,3 +70,42 @@ fn a_format_nobody_knows_is_refused_with_the_choices() {
     assert!(complained(dir.path(), 1, &["convert", "lun.img", "x"]).contains("--to"));
     assert!(!dir.path().join("x").exists());
 }
+
+#[test]
+fn a_disk_goes_to_standard_output_raw_and_in_no_other_format() {
+    let dir = tempfile::tempdir().unwrap();
+    datastore(dir.path());
+    let source = "lun.img//web/web.vmdk";
+    said(dir.path(), 0, &["cp", "lun.img//web/web-flat.vmdk", "reference.raw"]);
+    let piped = common::adit(dir.path(), &["convert", source, "-"]);
+    assert!(piped.status.success(), "{piped:?}");
+    assert!(piped.stdout == std::fs::read(dir.path().join("reference.raw")).unwrap());
+    for (options, why) in [
+        (&["--to", "qcow2"][..], "cannot go back"),
+        (&["--to", "vmdk-stream"], "cannot go back"),
+        (&["--verify"], "--verify needs a file"),
+        (&["--resume"], "--resume needs a file"),
+        (&["--json"], "a JSON document"),
+    ] {
+        let refused = common::adit(dir.path(), &[&["convert", source, "-"], options].concat());
+        let error = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!((refused.status.code(), refused.stdout.len()), (Some(1), 0), "{options:?}");
+        assert!(error.contains(why), "{options:?}: {error}");
+    }
+}
+
+#[test]
+fn a_stopped_conversion_is_carried_on_and_its_journal_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    datastore(dir.path());
+    let source = "lun.img//web/web.vmdk";
+    said(dir.path(), 0, &["cp", "lun.img//web/web-flat.vmdk", "reference.raw"]);
+    let error = complained(dir.path(), 1, &["convert", "--resume", source, "out.qcow2"]);
+    assert!(error.contains("is not carried on") && error.contains("vhd-fixed"), "{error}");
+    let done = json(dir.path(), 0, &["convert", "--resume", "--to", "vhd-fixed", source, "o.vhd"]);
+    assert_eq!(done["resumed_bytes"], 0);
+    qemu_img(dir.path(), &["compare", "-f", "raw", "-F", "vpc", "reference.raw", "o.vhd"]);
+    let left = std::fs::read_dir(dir.path()).unwrap();
+    let names = left.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert_eq!(names.filter(|name| name.starts_with("o.vhd")).collect::<Vec<_>>(), ["o.vhd"]);
+}

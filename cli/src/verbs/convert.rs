@@ -8,9 +8,13 @@ use crate::progress::Bar;
 use crate::session::Session;
 use crate::units::human_bytes;
 use adit_convert::{Compression, ConvertOptions, Format};
-use adit_core::{Error, Problem, Result};
+use adit_core::{Disk, DiskExt, Error, Kind, Problem, Result};
 use serde_json::json;
 use std::ffi::OsStr;
+use std::io::IsTerminal;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Arc;
 
 /// `compare` has qemu-img's codes: what cannot be read is not "different".
 const UNREADABLE: u8 = 2;
@@ -27,6 +31,7 @@ fn options(convert: &Convert) -> Result<ConvertOptions> {
     let choices = || Format::ALL.map(Format::word).join(", ");
     let format = match &convert.to {
         Some(name) => Format::parse(name),
+        None if is_stdout(convert) => Some(Format::Raw),
         None => convert.target.extension().and_then(|e| e.to_str()).and_then(Format::of_extension),
     };
     let format = format.ok_or_else(|| {
@@ -46,6 +51,7 @@ fn options(convert: &Convert) -> Result<ConvertOptions> {
         cluster_size_bytes: convert.cluster_size,
         detect_zeroes: !convert.keep_zeroes,
         verify: convert.verify,
+        resume: convert.resume,
         overwrite: convert.force,
         ..ConvertOptions::to(format)
     })
@@ -53,6 +59,9 @@ fn options(convert: &Convert) -> Result<ConvertOptions> {
 
 fn make(session: &Session, convert: &Convert) -> Result<()> {
     let options = options(convert)?;
+    if is_stdout(convert) {
+        check_stdout(session, convert, options.format)?;
+    }
     let opened = session.open_disk(&convert.source)?;
     let (disk, opened) = disk_of(session, opened)?;
     let locator = opened.locator.to_string();
@@ -62,7 +71,11 @@ fn make(session: &Session, convert: &Convert) -> Result<()> {
         true => super::used::only(session, disk)?,
         false => (disk, Vec::new()),
     };
-    let done = adit_convert::convert(&disk, &locator, &convert.target, &options, &bar, interrupt)?;
+    if is_stdout(convert) {
+        return to_stdout(session, &disk);
+    }
+    let done = adit_convert::convert(&disk, &locator, &convert.target, &options, &bar, interrupt)
+        .map_err(|error| with_advice(error, &options))?;
     bar.finish();
     let manifest =
         if convert.verify { Some(done.manifest().write_beside(&convert.target)?) } else { None };
@@ -76,6 +89,7 @@ fn make(session: &Session, convert: &Convert) -> Result<()> {
             "virtual_bytes": done.virtual_bytes,
             "data_bytes": done.data_bytes,
             "file_bytes": done.file_bytes,
+            "resumed_bytes": done.resumed_bytes,
             "manifest": manifest,
             "notes": crate::output::notes_json(&notes),
         }));
@@ -89,6 +103,66 @@ fn make(session: &Session, convert: &Convert) -> Result<()> {
             human_bytes(done.file_bytes),
             if convert.verify { ", verified" } else { "" }
         );
+    }
+    Ok(())
+}
+
+/// What the engine cannot know: which option of the command line would help.
+fn with_advice(error: Error, options: &ConvertOptions) -> Error {
+    let can = matches!(options.format, Format::Raw | Format::VhdFixed | Format::VmdkFlat);
+    match error.kind() {
+        Kind::Interrupted if options.resume => error.advise("the same command goes on from here"),
+        Kind::Interrupted if can && !options.verify => {
+            error.advise("with `--resume` a stopped conversion can be carried on")
+        }
+        _ => error,
+    }
+}
+
+fn is_stdout(convert: &Convert) -> bool {
+    convert.target == Path::new("-")
+}
+
+/// Refuses what a stream of bytes cannot have.
+fn check_stdout(session: &Session, convert: &Convert, format: Format) -> Result<()> {
+    let refuse = |detail: String, advice: &str| {
+        Err(Error::invalid(Problem::BadValue, detail).advise(advice))
+    };
+    if format != Format::Raw {
+        let detail = format!(
+            "{} does not go to standard output: an image gets its tables once its data are known, and a pipe cannot go back",
+            format.word()
+        );
+        return refuse(detail, "`--to raw`, or name a file");
+    }
+    for (given, option) in [(convert.verify, "--verify"), (convert.resume, "--resume")] {
+        if given {
+            let detail = format!("{option} needs a file that can be read again");
+            return refuse(detail, "name a file instead of `-`");
+        }
+    }
+    if session.common.json {
+        let detail = "standard output cannot take a disk and a JSON document".to_owned();
+        return refuse(detail, "name a file instead of `-`");
+    }
+    if std::io::stdout().is_terminal() {
+        return refuse("a disk does not go to a terminal".to_owned(), "use a pipe, or name a file");
+    }
+    Ok(())
+}
+
+/// The bytes of the disk, holes as zeros.
+fn to_stdout(session: &Session, disk: &Arc<dyn Disk>) -> Result<()> {
+    let stdout = std::io::stdout();
+    let (mut out, all) = (stdout.lock(), 0..disk.size_bytes());
+    let interrupt = &session.interrupt;
+    let streamed = adit_copy::stream(disk, all, &mut out, Some(stdout.as_fd()), interrupt)?;
+    if streamed.reader_gone {
+        let detail = format!("the reader went away after {} bytes", streamed.bytes);
+        return Err(Error::new(Kind::Io, Problem::Unwritable, detail));
+    }
+    if !session.common.quiet {
+        eprintln!("raw: a disk of {}", human_bytes(streamed.bytes));
     }
     Ok(())
 }
