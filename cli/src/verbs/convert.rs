@@ -77,8 +77,11 @@ fn make(session: &Session, convert: &Convert) -> Result<()> {
     let done = adit_convert::convert(&disk, &locator, &convert.target, &options, &bar, interrupt)
         .map_err(|error| with_advice(error, &options))?;
     bar.finish();
-    let manifest =
-        if convert.verify { Some(done.manifest().write_beside(&convert.target)?) } else { None };
+    // A device was compared and not hashed; nothing is put beside it.
+    let manifest = match done.hashes {
+        Some(_) => Some(done.manifest().write_beside(&convert.target)?),
+        None => None,
+    };
     if session.common.json {
         let mut out = Out::new();
         out.json(&json!({
