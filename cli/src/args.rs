@@ -278,9 +278,9 @@ pub enum Verb {
         #[arg(required = true)]
         paths: Vec<OsString>,
     },
-    /// Mount a datastore, a folder of it, or a disk, read-only
+    /// Mount a datastore, a guest's file system, a folder, or a disk
     #[command(
-        after_help = "Examples:\n  adit mount lun.img /mnt\n  adit mount lun.img//web01/web01.vmdk /mnt    # partitions as files part1.ext4, …\n  adit mount --foreground disk.qcow2 /mnt\n  adit umount /mnt"
+        after_help = "Examples:\n  adit mount lun.img /mnt\n  adit mount lun.img//web01/web01.vmdk /mnt    # partitions as files part1.ext4, …\n  adit mount --foreground disk.qcow2 /mnt\n  adit mount --overlay changes.qcow2 lun.img//web01/web01.vmdk /mnt    # partitions can be written\n  adit umount /mnt"
     )]
     Mount {
         /// What to mount
@@ -293,6 +293,10 @@ pub enum Verb {
         /// Let other users look as well
         #[arg(long)]
         allow_other: bool,
+        /// Make the disk writable: changes go into this QCOW2 file and stay there, or with
+        /// `:temp:` are forgotten at the end; what is mounted never changes
+        #[arg(long, value_name = "FILE")]
+        overlay: Option<PathBuf>,
     },
     /// Unmount what `adit mount` mounted
     #[command(after_help = "Examples:\n  adit umount /mnt")]

@@ -94,6 +94,9 @@ fn an_overlay_is_committed_into_its_base_and_emptied() {
         said(dir.path(), 0, &["snapshot", &base, &top]);
         twin.write(&top, 5 * MIB + 1000, &noise(3000, 5));
         twin.write(&top, 9 * MIB, &noise(MIB, 6));
+        // Zeros over data of the base are a change like any other.
+        said(dir.path(), 0, &["write", &top, "--offset", "5632k", "--zero", "300k"]);
+        twin.bytes[5632 << 10..5932 << 10].fill(0);
         // qemu-img ignores the parents of VHD, and refuses those of VHDX.
         let theirs_over = matches!(format, "qcow2" | "vmdk").then_some(theirs);
         twin.judge(&top, theirs_over);
@@ -120,6 +123,8 @@ fn a_flattened_image_stands_alone() {
         twin.write(&base, 6 * MIB - 300, &noise(2 * MIB, 8));
         said(dir.path(), 0, &["snapshot", &base, &top]);
         twin.write(&top, 7 * MIB, &noise(5000, 9));
+        said(dir.path(), 0, &["write", &top, "--offset", "6M", "--zero", "256k"]);
+        twin.bytes[6 * MIB..6 * MIB + (256 << 10)].fill(0);
         said(dir.path(), 0, &["flatten", &top]);
         std::fs::remove_file(dir.path().join(&base)).unwrap();
         twin.judge(&top, Some(theirs));
@@ -140,6 +145,8 @@ fn a_rebased_image_reads_the_same_over_its_new_parent() {
         other.write(&name("new"), 8 * MIB, &noise(MIB, 12));
         said(dir.path(), 0, &["snapshot", &name("old"), &name("top")]);
         twin.write(&name("top"), 2 * MIB + 50, &noise(10_000, 13));
+        said(dir.path(), 0, &["write", &name("top"), "--offset", "2560k", "--zero", "128k"]);
+        twin.bytes[2560 << 10..2688 << 10].fill(0);
         said(dir.path(), 0, &["rebase", "--onto", &name("new"), &name("top")]);
         std::fs::remove_file(dir.path().join(name("old"))).unwrap();
         twin.judge(&name("top"), None);

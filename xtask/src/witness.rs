@@ -13,7 +13,7 @@ const SDIST: &str = "dissect_vmfs-3.13.tar.gz";
 const SDIST_SHA256: &str = "904a4116b944acfc6a7a9de013ae1db14c760cb76138fd77c6a5b510b98c828d";
 /// Debian's readers of VMFS 3/5 and 6, what lets users other than root mount, qemu's tools, and
 /// the makers of what guests have on their disks.
-const TOOLS: [(&str, &str); 16] = [
+const TOOLS: [(&str, &str); 17] = [
     ("debugvmfs", "vmfs-tools"),
     ("debugvmfs6", "vmfs6-tools"),
     ("fusermount3", "fuse3"),
@@ -30,6 +30,7 @@ const TOOLS: [(&str, &str); 16] = [
     ("mdadm", "mdadm"),
     ("ldmtool", "ldmtool"),
     ("cryptsetup", "cryptsetup-bin"),
+    ("openssl", "openssl"),
 ];
 
 /// What was prepared.

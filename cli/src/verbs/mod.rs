@@ -64,8 +64,9 @@ pub fn run(verb: Verb, session: &Session) -> u8 {
         Verb::Inspect { path, structure, os: true } => os::run(session, &path, &structure),
         Verb::Inspect { path, structure, os: false } => inspect::run(session, &path, &structure),
         Verb::Check { paths } => check::run(session, &paths),
-        Verb::Mount { path, directory, foreground, allow_other } => {
-            mount::run(session, &path, &directory, foreground, allow_other)
+        Verb::Mount { path, directory, foreground, allow_other, overlay } => {
+            let how = mount::How { foreground, allow_other, overlay };
+            mount::run(session, &path, &directory, &how)
         }
         Verb::Umount { directory } => mount::unmount(session, &directory),
         Verb::Mounts => mount::list(session),

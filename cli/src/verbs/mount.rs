@@ -1,12 +1,13 @@
 //! `adit mount`, `umount`, `mounts`: a place as a directory, through FUSE.
 
-use super::{map::disk_of, shown};
+use super::{kept, map::disk_of, shown};
 use crate::exit;
 use crate::output::{self, Out};
 use crate::session::{Session, code_of};
-use adit_core::{Error, Kind, NodeKind, Problem, Result, Volume};
-use adit_fuse::{MountOptions, NamedDisk, Source, mount};
+use adit_core::{Disk, Error, Kind, NodeKind, Problem, Result, Volume, WritableDisk};
+use adit_fuse::{MountOptions, NamedDisk, NamedRange, Source, mount};
 use adit_open::{At, Opened};
+use adit_overlay::{Layer, Temporary};
 use serde_json::{Value, json};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -16,33 +17,45 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a mount in the background may take to appear.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
+/// How something is mounted.
+pub struct How {
+    /// Stay until it is unmounted.
+    pub foreground: bool,
+    /// Let other users look.
+    pub allow_other: bool,
+    /// Where changes go, if any may be made.
+    pub overlay: Option<PathBuf>,
+}
+
 /// Mounts, in the background unless told otherwise.
-pub fn run(
-    session: &Session,
-    path: &OsStr,
-    directory: &Path,
-    foreground: bool,
-    allow_other: bool,
-) -> u8 {
-    let done = if foreground {
-        serve(session, path, directory, allow_other)
-    } else {
-        background(directory)
-    };
+pub fn run(session: &Session, path: &OsStr, directory: &Path, how: &How) -> u8 {
+    let done =
+        if how.foreground { serve(session, path, directory, how) } else { background(directory) };
     done.unwrap_or_else(|error| {
         session.fail(&format!("mount {} on {}", shown(path), directory.display()), &error)
     })
 }
 
-fn serve(session: &Session, path: &OsStr, directory: &Path, allow_other: bool) -> Result<u8> {
-    let (source, opened) = source(session, path)?;
-    let options =
-        MountOptions { source: opened.locator.to_string(), allow_other, ..MountOptions::default() };
+fn serve(session: &Session, path: &OsStr, directory: &Path, how: &How) -> Result<u8> {
+    let (source, opened, changes) = match &how.overlay {
+        None => source(session, path).map(|(source, opened)| (source, opened, None))?,
+        Some(overlay) => {
+            let changes = Changes::open(session, path, overlay)?;
+            let opened = changes.opened.clone();
+            (changes.source(session)?, opened, Some(changes))
+        }
+    };
+    let options = MountOptions {
+        source: opened.locator.to_string(),
+        allow_other: how.allow_other,
+        ..MountOptions::default()
+    };
     let mounted = mount(source, directory, &options)?;
     if !session.common.quiet {
         eprintln!("{} is mounted on {}", opened.locator, mounted.dir().display());
@@ -59,8 +72,54 @@ fn serve(session: &Session, path: &OsStr, directory: &Path, allow_other: bool) -
         );
     }
     mounted.unmount()?;
+    if let Some(changes) = changes {
+        changes.close()?;
+    }
     let partial = if incidents.is_empty() { exit::GOOD } else { exit::PARTIAL };
     Ok(exit::worse(partial, code_of(&opened.notes)))
+}
+
+/// A disk under an overlay.
+struct Changes {
+    opened: Opened,
+    top: Arc<dyn WritableDisk>,
+    /// The layers of a kept overlay, which are closed at the end.
+    kept: Vec<Layer>,
+}
+
+impl Changes {
+    fn open(session: &Session, path: &OsStr, overlay: &Path) -> Result<Changes> {
+        let limits = &session.opener.options().limits;
+        let (base, opened) = kept::base_of(session, path)?;
+        if overlay.as_os_str() == ":temp:" {
+            let top = Arc::new(Temporary::new(base.disk, &std::env::temp_dir())?);
+            return Ok(Changes { opened, top, kept: Vec::new() });
+        }
+        let kept = kept::open_or_create(overlay, &base, limits)?.layers;
+        let top = kept.last().and_then(Layer::writer).ok_or_else(|| {
+            Error::new(Kind::ReadOnly, Problem::Refused, "the overlay cannot be written")
+        })?;
+        Ok(Changes { opened, top, kept })
+    }
+
+    /// The disk and its partitions, as they are under the overlay.
+    fn source(&self, session: &Session) -> Result<Source> {
+        let disk: Arc<dyn Disk> = self.top.clone();
+        let table = adit_partitions::open(&disk, &session.opener.options().limits)?;
+        let volumes = table.map(|table| table.volumes).unwrap_or_default();
+        let part = |volume: &Volume| {
+            let start = volume.offset?;
+            let range = start..start.checked_add(volume.size_bytes())?;
+            Some(NamedRange { name: named(volume).name, range })
+        };
+        let partitions = volumes.iter().filter_map(part).collect();
+        Ok(Source::Writable { disk: self.top.clone(), partitions })
+    }
+
+    fn close(self) -> Result<()> {
+        self.top.flush()?;
+        self.kept.iter().rev().try_for_each(|layer| layer.as_image()?.close())
+    }
 }
 
 /// What a place looks like when mounted: a tree, or a disk with its partitions.

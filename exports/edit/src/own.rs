@@ -35,6 +35,8 @@ pub fn own(
     interrupt: &Interrupt,
 ) -> Result<Vec<Own>> {
     let size = image.size_bytes();
+    // Where the parent has bytes, a hole is the image's own word: zeros that hide them.
+    let hides = parent.map_or(0, |parent| parent.size_bytes());
     let (mut list, mut at): (Vec<Own>, u64) = (Vec::new(), 0);
     while at < size {
         interrupt.check()?;
@@ -42,12 +44,14 @@ pub fn own(
         let is_parents = |disk: &Arc<dyn Disk>| parent.is_some_and(|it| Arc::ptr_eq(it, disk));
         let kind = match &extent.kind {
             ExtentKind::Verbatim { disk, .. } if is_parents(disk) => OwnKind::Parent,
+            ExtentKind::Hole if at < hides => OwnKind::Zero,
             ExtentKind::Hole => OwnKind::Nobody,
             ExtentKind::Zero => OwnKind::Zero,
             ExtentKind::Lost(error) => return Err(error.clone()),
             ExtentKind::Data | ExtentKind::Verbatim { .. } => OwnKind::Data,
         };
-        let end = extent.end().min(size).max(at + 1);
+        let edge = if at < hides { hides } else { size };
+        let end = extent.end().min(edge).min(size).max(at + 1);
         match list.last_mut() {
             Some(last) if last.kind == kind => last.range.end = end,
             _ => list.push(Own { range: at..end, kind }),

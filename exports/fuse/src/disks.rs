@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 const ROOT: NodeId = NodeId(1);
 /// The number of the first file; the others follow.
-const FIRST: u64 = 2;
+pub(crate) const FIRST: u64 = 2;
 
 /// A disk under a name: `part1.ext4`.
 #[derive(Clone, Debug)]
@@ -24,6 +24,7 @@ pub struct NamedDisk {
 pub(crate) struct DiskTree {
     files: Vec<(Name, Arc<dyn Disk>)>,
     for_all: bool,
+    writable: bool,
 }
 
 impl DiskTree {
@@ -53,7 +54,12 @@ impl DiskTree {
             }
             files.push((name, disk));
         }
-        Ok(DiskTree { files, for_all })
+        Ok(DiskTree { files, for_all, writable: false })
+    }
+
+    /// The same, with files that can be written.
+    pub(crate) fn writable(self) -> DiskTree {
+        DiskTree { writable: true, ..self }
     }
 
     fn file(&self, node: NodeId) -> Result<&(Name, Arc<dyn Disk>)> {
@@ -143,7 +149,7 @@ impl FileSystem for DiskTree {
         metadata.size_bytes = disk.size_bytes();
         metadata.allocated_bytes = allocated_bytes(disk.as_ref());
         metadata.links = 1;
-        metadata.mode = mode;
+        metadata.mode = if self.writable { mode | (mode & 0o444) >> 1 } else { mode };
         Ok(metadata)
     }
 

@@ -1,4 +1,4 @@
-//! Mounts file systems and disks of any layer through FUSE, read-only.
+//! Mounts file systems and disks of any layer through FUSE; disks may be writable.
 //!
 //! - [`mount`]: a [`Source`] on a directory; the [`Mounted`] it gives waits, unmounts, and
 //!   unmounts when dropped.
@@ -28,9 +28,11 @@ mod server;
 mod table;
 mod tree;
 mod unmount;
+mod writers;
 mod xattrs;
 
 pub use disks::NamedDisk;
 pub use incidents::Incident;
 pub use mounted::{Mounted, Source, mount};
 pub use options::{MountOptions, Owner};
+pub use writers::NamedRange;

@@ -1,12 +1,16 @@
 //! A mount from its beginning to its end.
 
-use crate::disks::{DiskTree, NamedDisk};
+use crate::disks::{DiskTree, FIRST, NamedDisk};
 use crate::incidents::{Incident, Incidents};
 use crate::options::MountOptions;
 use crate::server::Server;
 use crate::tree::Tree;
 use crate::unmount::{MountNumber, forcibly, politely};
-use adit_core::{Disk, Error, FileSystem, Interrupt, Kind, NodeId, NodeKind, Problem, Result};
+use crate::writers::{NamedRange, Writer, Writers};
+use adit_core::{
+    Disk, DiskExt, Error, FileSystem, Interrupt, Kind, NodeId, NodeKind, Problem, Result, Slice,
+    WritableDisk,
+};
 use fuser::{Config, MountOption, Session, SessionACL};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -34,10 +38,19 @@ pub enum Source {
         /// Its parts, under names of the caller's choice.
         partitions: Vec<NamedDisk>,
     },
+    /// As `Disk`, with files that can be written. What is written is durable after `fsync` and
+    /// after the last close.
+    Writable {
+        /// The whole.
+        disk: Arc<dyn WritableDisk>,
+        /// Its parts.
+        partitions: Vec<NamedRange>,
+    },
 }
 
 impl Source {
-    fn tree(self, options: &MountOptions) -> Result<Tree> {
+    fn tree(self, options: &MountOptions) -> Result<(Tree, Writers)> {
+        let mut writers = Writers::new();
         let (fs, root): (Arc<dyn FileSystem>, _) = match self {
             Source::Files(fs) => (Arc::clone(&fs), fs.root()),
             Source::Folder { fs, folder } => (fs, folder),
@@ -46,29 +59,53 @@ impl Source {
                 let root = fs.root();
                 (fs, root)
             }
+            Source::Writable { disk, partitions } => {
+                let size = disk.size_bytes();
+                let ranges = partitions.iter().map(|part| part.range.clone());
+                for (node, range) in (FIRST..).zip(std::iter::once(0..size).chain(ranges)) {
+                    writers.insert(node, Writer { disk: Arc::clone(&disk), range });
+                }
+                let whole: Arc<dyn Disk> = disk;
+                let slice = |part: NamedRange| NamedDisk {
+                    disk: Slice::open(
+                        part.name.clone(),
+                        Arc::clone(&whole),
+                        part.range.start,
+                        part.range.end.saturating_sub(part.range.start),
+                    ),
+                    name: part.name,
+                };
+                let parts = partitions.into_iter().map(slice).collect();
+                let fs = DiskTree::open(Arc::clone(&whole), parts, options.allow_other)?;
+                let fs = Arc::new(fs.writable());
+                let root = fs.root();
+                (fs, root)
+            }
         };
         if fs.metadata(root)?.kind != NodeKind::Directory {
             return Err(Error::invalid(Problem::BadValue, "only a directory can be mounted")
                 .advise("name the directory it is in, or mount the file as a disk"));
         }
-        Ok(Tree::new(fs, root, options.chosen_owner()))
+        let tree = Tree::new(fs, root, options.chosen_owner());
+        Ok((if writers.is_empty() { tree } else { tree.writable() }, writers))
     }
 }
 
-/// Mounts a source on a directory, read-only, and answers from threads of its own until the
+/// Mounts a source on a directory and answers from threads of its own until the
 /// [`Mounted`] is unmounted or dropped. Root mounts by itself, others by `fusermount3`.
 ///
 /// Errors: `NotFound` without the directory or without FUSE; `Denied` where the system does not
 /// allow it; `Invalid` where the source is no directory.
 pub fn mount(source: Source, dir: &Path, options: &MountOptions) -> Result<Mounted> {
-    let tree = source.tree(options)?;
+    let (tree, writers) = source.tree(options)?;
+    let read_only = writers.is_empty();
     let dir = existing(dir)?;
     let incidents = Arc::new(Incidents::default());
     let stop = Interrupt::default();
-    let server = Server::new(tree, Arc::clone(&incidents), stop.clone(), options);
+    let server = Server::new(tree, writers, Arc::clone(&incidents), stop.clone(), options);
     let below = MountNumber::of(&dir).ok();
-    let session =
-        Session::new(server, &dir, &config(options)).map_err(|why| refused(&dir, &why))?;
+    let session = Session::new(server, &dir, &config(options, read_only))
+        .map_err(|why| refused(&dir, &why))?;
     let end = Arc::new(End::default());
     let told = Arc::clone(&end);
     let serve = move || told.tell(session.run());
@@ -91,12 +128,12 @@ fn existing(dir: &Path) -> Result<PathBuf> {
     Ok(dir)
 }
 
-fn config(options: &MountOptions) -> Config {
+fn config(options: &MountOptions, read_only: bool) -> Config {
     let mut mount_options = vec![
         MountOption::FSName(plain(&options.source)),
         // Given to the kernel as it is, so that the type reads `fuse.adit` for root as well.
         MountOption::CUSTOM("subtype=adit".to_owned()),
-        MountOption::RO,
+        if read_only { MountOption::RO } else { MountOption::RW },
         MountOption::NoSuid,
         MountOption::NoDev,
     ];

@@ -9,20 +9,21 @@ use crate::passthrough::host_file;
 use crate::seek::{Wanted, seek};
 use crate::table::Table;
 use crate::tree::{Tree, file_type};
+use crate::writers::{Writer, Writers};
 use crate::xattrs;
 use adit_core::{Error, Interrupt, NodeId, Result};
 use fuser::{
-    AccessFlags, Errno, FileAttr, FileHandle, Filesystem, FopenFlags, Generation, INodeNo,
-    InitFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, ReplyAttr, ReplyData,
+    AccessFlags, BsdFileFlags, Errno, FileAttr, FileHandle, Filesystem, FopenFlags, Generation,
+    INodeNo, InitFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, ReplyAttr, ReplyData,
     ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs,
-    ReplyXattr, Request,
+    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Largest read the kernel sends. Unit: bytes.
 const REQUEST_BYTES_MAX: u32 = 1 << 20;
@@ -53,6 +54,7 @@ thread_local! {
 #[derive(Debug)]
 pub(crate) struct Server {
     tree: Tree,
+    writers: Writers,
     files: OpenFiles,
     folders: Table<Mutex<OpenFolder>>,
     incidents: Arc<Incidents>,
@@ -67,12 +69,14 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn new(
         tree: Tree,
+        writers: Writers,
         incidents: Arc<Incidents>,
         stop: Interrupt,
         options: &MountOptions,
     ) -> Server {
         Server {
             tree,
+            writers,
             files: OpenFiles::default(),
             folders: Table::default(),
             incidents,
@@ -96,6 +100,10 @@ impl Server {
 
     /// How the kernel shall treat a file's pages.
     fn flags(&self, file: &OpenFile) -> FopenFlags {
+        if self.writers.contains_key(&file.node.0) {
+            // The whole and its parts are the same bytes: no two caches may hold them.
+            return FopenFlags::FOPEN_DIRECT_IO;
+        }
         let pages = if file.size_bytes >= self.direct_io_from_bytes {
             FopenFlags::FOPEN_DIRECT_IO
         } else {
@@ -107,7 +115,8 @@ impl Server {
     /// Answers an open. Where one host file is the file, the kernel gets that.
     fn opened(&self, inode: INodeNo, file: &OpenFile, reply: ReplyOpen) {
         let backing = file.backing.get_or_init(|| {
-            if !self.passthrough.load(Ordering::Relaxed) {
+            let writable = self.writers.contains_key(&file.node.0);
+            if writable || !self.passthrough.load(Ordering::Relaxed) {
                 return None;
             }
             let host = host_file(&file.disk, file.size_bytes)?;
@@ -186,6 +195,23 @@ impl Server {
             *told += 1;
         }
         folder.end(*told > 0)
+    }
+
+    /// Does something to a file that can be written, and answers.
+    fn change(
+        &self,
+        action: &'static str,
+        inode: INodeNo,
+        reply: ReplyEmpty,
+        change: impl FnOnce(&Writer) -> Result<()>,
+    ) {
+        let node = self.tree.node(inode);
+        // What cannot be written has nothing to flush.
+        let Some(writer) = self.writers.get(&node.0) else { return reply.ok() };
+        match change(writer) {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(self.failed(action, node, &error)),
+        }
     }
 
     fn answer_xattr(
@@ -281,10 +307,10 @@ impl Filesystem for Server {
     }
 
     fn open(&self, _request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        if flags.acc_mode() != OpenAccMode::O_RDONLY {
+        let node = self.tree.node(inode);
+        if flags.acc_mode() != OpenAccMode::O_RDONLY && !self.writers.contains_key(&node.0) {
             return reply.error(Errno::EROFS);
         }
-        let node = self.tree.node(inode);
         let open = || OpenFile::open(self.tree.fs.as_ref(), node);
         match self.files.open(inode.0, open) {
             Ok(file) => self.opened(inode, &file, reply),
@@ -340,13 +366,108 @@ impl Filesystem for Server {
     fn flush(
         &self,
         _request: &Request,
-        _inode: INodeNo,
+        inode: INodeNo,
         _handle: FileHandle,
         _owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        // There is never anything to flush; after this the kernel does not ask again.
-        reply.error(Errno::ENOSYS);
+        if self.writers.is_empty() {
+            // There is never anything to flush; after this the kernel does not ask again.
+            return reply.error(Errno::ENOSYS);
+        }
+        self.change("flush", inode, reply, Writer::flush);
+    }
+
+    fn write(
+        &self,
+        _request: &Request,
+        inode: INodeNo,
+        _handle: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let node = self.tree.node(inode);
+        let Some(writer) = self.writers.get(&node.0) else { return reply.error(Errno::EROFS) };
+        match (writer.write(data, offset), u32::try_from(data.len())) {
+            (Ok(()), Ok(length)) => reply.written(length),
+            (Ok(()), Err(_)) => reply.error(Errno::EINVAL),
+            // A disk does not grow.
+            (Err(error), _) if error.kind() == adit_core::Kind::Invalid => {
+                reply.error(Errno::ENOSPC);
+            }
+            (Err(error), _) => reply.error(self.failed("write", node, &error)),
+        }
+    }
+
+    fn fsync(
+        &self,
+        _request: &Request,
+        inode: INodeNo,
+        _handle: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.change("flush", inode, reply, Writer::flush);
+    }
+
+    fn fallocate(
+        &self,
+        _request: &Request,
+        inode: INodeNo,
+        _handle: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        // Punching holes and zeroing keep the size and give zeros; the rest means nothing here.
+        const KEEP_SIZE: i32 = 1;
+        const PUNCH_HOLE: i32 = 2;
+        const ZERO_RANGE: i32 = 16;
+        if mode & !(KEEP_SIZE | PUNCH_HOLE | ZERO_RANGE) != 0 || mode & !KEEP_SIZE == 0 {
+            return reply.error(Errno::EOPNOTSUPP);
+        }
+        self.change("zero", inode, reply, |writer| writer.zero(offset, length));
+    }
+
+    fn setattr(
+        &self,
+        _request: &Request,
+        inode: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        _atime: Option<TimeOrNow>,
+        _mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _handle: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let node = self.tree.node(inode);
+        if !self.writers.contains_key(&node.0) {
+            return reply.error(Errno::EROFS);
+        }
+        match self.tree.attributes(node) {
+            // Times are not kept. A disk keeps its size, and its owner is whoever mounted it.
+            Ok((attributes, _)) => {
+                let keeps_size = size.is_none_or(|size| size == attributes.size);
+                if keeps_size && mode.is_none() && uid.is_none() && gid.is_none() {
+                    reply.attr(&self.believe_for, &attributes);
+                } else {
+                    reply.error(Errno::EPERM);
+                }
+            }
+            Err(error) => reply.error(self.failed("look at", node, &error)),
+        }
     }
 
     fn release(

@@ -22,11 +22,18 @@ pub(crate) struct Tree {
     pub(crate) fs: Arc<dyn FileSystem>,
     root: NodeId,
     owner: Option<(u32, u32)>,
+    /// Permissions that mean something here.
+    permissions: u32,
 }
 
 impl Tree {
     pub(crate) fn new(fs: Arc<dyn FileSystem>, root: NodeId, owner: Option<(u32, u32)>) -> Tree {
-        Tree { fs, root, owner }
+        Tree { fs, root, owner, permissions: 0o7555 }
+    }
+
+    /// The same, with files that may be written.
+    pub(crate) fn writable(self) -> Tree {
+        Tree { permissions: 0o7777, ..self }
     }
 
     /// The inode of a node. It depends on nothing but the node and the root, so it is the same in
@@ -97,7 +104,7 @@ impl Tree {
             crtime: time([created, None, None]),
             kind,
             // Nothing can be written, so nothing claims it can.
-            perm: u16::try_from(metadata.mode & 0o7555).unwrap_or(0),
+            perm: u16::try_from(metadata.mode & self.permissions).unwrap_or(0),
             nlink: metadata.links.max(1),
             uid,
             gid,
