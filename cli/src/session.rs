@@ -80,6 +80,10 @@ impl Session {
         for _ in 0..self.opener.options().limits.layers_max {
             match self.opener.enter(here.clone()) {
                 Ok(inside) if matches!(inside.at, At::Disk { .. }) => here = inside,
+                // The bytes of an image that cannot be opened are not the disk in it.
+                Err(error) if self.opener.is_image(&here)? => {
+                    return Err(error.in_layer(here.locator.to_string()));
+                }
                 _ => break,
             }
         }

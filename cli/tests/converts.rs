@@ -109,3 +109,24 @@ fn a_stopped_conversion_is_carried_on_and_its_journal_goes() {
     let names = left.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     assert_eq!(names.filter(|name| name.starts_with("o.vhd")).collect::<Vec<_>>(), ["o.vhd"]);
 }
+
+#[test]
+fn an_image_that_cannot_be_opened_is_never_taken_for_a_raw_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    std::fs::write(path("web.vmdk"), DESCRIPTOR).unwrap();
+    qemu_img(dir.path(), &["create", "-q", "-f", "qcow2", "base.qcow2", "1M"]);
+    let over = ["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", "base.qcow2", "top.qcow2"];
+    qemu_img(dir.path(), &over);
+    std::fs::remove_file(path("base.qcow2")).unwrap();
+    for (image, missing) in [("web.vmdk", "web-flat.vmdk"), ("top.qcow2", "base.qcow2")] {
+        let refused = complained(dir.path(), 1, &["convert", "--to", "raw", image, "out.raw"]);
+        assert!(refused.contains(missing), "{refused}");
+        assert!(!path("out.raw").exists());
+        complained(dir.path(), 2, &["compare", image, image]);
+        complained(dir.path(), 1, &["serve", "nbd", image, "--run", "true"]);
+        // Whoever wants the file's own bytes says so.
+        said(dir.path(), 0, &["--raw", "convert", "--to", "raw", "-f", image, "out.raw"]);
+        std::fs::remove_file(path("out.raw")).unwrap();
+    }
+}

@@ -21,6 +21,12 @@ impl Opener {
         Ok(true)
     }
 
+    /// Whether the file that is here is an image of a format that is known, read or not: its own
+    /// bytes are then no disk.
+    pub fn is_image(&self, here: &Opened) -> Result<bool> {
+        Ok(self.image_here(here)?.is_some())
+    }
+
     /// What can be shown of the image in the file that is here: name and meaning.
     pub fn image_structures(&self, here: &Opened) -> Result<Vec<(String, String)>> {
         let Some((file, format)) = self.image_here(here)? else { return Ok(Vec::new()) };
