@@ -91,8 +91,10 @@ def main():
         sh(f"qemu-img create -q -f {fmt} {options} {at(name)} {size}")
         case(f"info of an empty {size} {fmt}", f"{ADIT} info {at(name)}", {"qemu-img": f"qemu-img info -f {fmt} {at(name)}"}, "<= 15 ms")
         slow = fmt == "vmdk"
-        case(f"map of an empty {size} {fmt}", f"{ADIT} map {at(name)}//",
-             {"qemu-img": f"qemu-img map -f {fmt} {at(name)}"}, "<= 20 ms", rounds=1 if slow else beside.ROUNDS)
+        # qemu-img prints no map of a VHDX.
+        peers = {} if fmt == "vhdx" else {"qemu-img": f"qemu-img map -f {fmt} {at(name)}"}
+        case(f"map of an empty {size} {fmt}", f"{ADIT} map {at(name)}//", peers, "<= 20 ms",
+             rounds=1 if slow else beside.ROUNDS)
 
 
 try:
