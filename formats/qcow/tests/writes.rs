@@ -313,3 +313,21 @@ fn nothing_into_images_that_must_not_be_written() {
     let error = refused(bytes);
     assert_eq!(error.kind().word(), "corrupt", "{error}");
 }
+
+#[test]
+fn never_into_a_file_that_was_cut_short_which_would_turn_lost_data_into_zeros() {
+    let size = 4 << 20;
+    let world = made(&options(size));
+    let disk = opened(&world);
+    disk.write_at(&vec![7; 3 << 20], 0).unwrap();
+    adit_core::WritableImage::close(&disk).unwrap();
+    let whole = world.images().swap_remove(0);
+    for cut in [whole.len() - 65536, whole.len() * 2 / 3] {
+        let short = World::of(vec![whole[..cut].to_vec()]);
+        let parts = WriterParts::default();
+        let error = Writer::open("short", short.file(0), parts, &Limits::default());
+        let error = error.err().unwrap_or_else(|| panic!("cut at {cut}: opened"));
+        assert_eq!(error.kind(), adit_core::Kind::Corrupt, "cut at {cut}: {error}");
+        assert_eq!(short.images()[0].len(), cut, "nothing was written");
+    }
+}

@@ -29,8 +29,8 @@ use crate::codec::Codec;
 use crate::layout::incompatible;
 use crate::{Image, Purpose, snapshot};
 use adit_core::{
-    Disk, DiskExt, Error, Extent, Geometry, Hop, ImageFile, Limits, Place, Problem, ReadRequest,
-    Result, Writable, WritableDisk,
+    Check, Disk, DiskExt, Error, Extent, Finding, Geometry, Hop, ImageFile, Interrupt, Limits,
+    Place, Problem, ReadRequest, Result, Severity, Writable, WritableDisk,
 };
 use counts::REPAIR;
 use state::State;
@@ -94,6 +94,7 @@ fn open(
     let header = image.header.clone();
     let mut state = State::open(&disk, header, limits)?;
     protect(&mut state, &disk, limits)?;
+    refuse_short(&image, &state, &disk)?;
     Ok(WriterMap {
         writes_through: image.data_file_is_raw(),
         name: layer,
@@ -137,6 +138,39 @@ pub(crate) fn check_writable(image: &Image) -> Result<()> {
             .advise(REPAIR));
     }
     Ok(())
+}
+
+/// How many clusters behind the end of the file are looked at.
+const BEHIND_END: u64 = 1 << 15;
+
+/// Refuses an image whose file was cut short: once it grows again, what was lost would read as
+/// zeros. Clusters that are counted there and that nothing names are a power cut's leaks.
+fn refuse_short(image: &Image, state: &State, file: &Arc<dyn Disk>) -> Result<()> {
+    let first = state.header.cluster.index(file.size_bytes());
+    let mut counted = false;
+    for cluster in first..first.saturating_add(BEHIND_END) {
+        counted = counted || state.counts.count(cluster)? > 0;
+    }
+    if !counted {
+        return Ok(());
+    }
+    let mut worst: Option<Finding> = None;
+    let mut keep = |finding: Finding| {
+        if finding.severity == Severity::Error && worst.is_none() {
+            worst = Some(finding);
+        }
+    };
+    image.check(&mut keep, &Interrupt::default())?;
+    match worst {
+        None => Ok(()),
+        Some(finding) => {
+            let detail = format!("the file ends before what its tables name: {}", finding.text);
+            let place = finding.place.unwrap_or_else(|| Place::new("end of file"));
+            Err(Error::corrupt(Problem::Truncated, detail).at(place).advise(
+                "get a complete copy; `adit convert` and `adit cp --salvage` save what is there",
+            ))
+        }
+    }
 }
 
 /// Keeps snapshots and bitmaps from being taken for free space, whatever the refcounts say.
