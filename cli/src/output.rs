@@ -142,6 +142,11 @@ pub fn metadata_json(metadata: &Metadata) -> Map<String, Value> {
             }
         })
     };
+    // Whole nanoseconds, which a number with a fraction cannot hold.
+    let exact = |time: Option<Timestamp>| {
+        let ns = time.map(|t| i128::from(t.seconds) * 1_000_000_000 + i128::from(t.nanos))?;
+        u64::try_from(ns).map(Value::from).or_else(|_| i64::try_from(ns).map(Value::from)).ok()
+    };
     let value = json!({
         "node": metadata.node.0,
         "kind": metadata.kind.word(),
@@ -156,6 +161,10 @@ pub fn metadata_json(metadata: &Metadata) -> Map<String, Value> {
         "changed": seconds(metadata.changed),
         "accessed": seconds(metadata.accessed),
         "created": seconds(metadata.created),
+        "modified_ns": exact(metadata.modified),
+        "changed_ns": exact(metadata.changed),
+        "accessed_ns": exact(metadata.accessed),
+        "created_ns": exact(metadata.created),
         "generation": metadata.generation,
     });
     match value {
