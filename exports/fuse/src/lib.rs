@@ -8,13 +8,14 @@
 //!
 //! Inside: `server` answers the kernel; `tree` turns nodes into inodes and metadata into
 //! attributes; `files` and `folders` hold what is open; `passthrough` lets the kernel read a host
-//! file by itself; `disks` makes a flat directory of a disk; `errno` is the one table from
+//! file by itself; `disks` makes a flat directory of a disk; `deep` goes on inside disk files; `errno` is the one table from
 //! [`adit_core::Kind`] to error numbers.
 //!
 //! Nothing is ever filled with zeros for want of data: a read of lost bytes fails, and only
 //! there; a directory with damaged entries lists the others and then fails.
 #![forbid(unsafe_code)]
 
+mod deep;
 mod disks;
 mod errno;
 mod files;
@@ -31,6 +32,7 @@ mod unmount;
 mod writers;
 mod xattrs;
 
+pub use deep::{FileAt, Inside, Level};
 pub use disks::NamedDisk;
 pub use incidents::Incident;
 pub use mounted::{Mounted, Source, mount};

@@ -1,5 +1,6 @@
 //! A mount from its beginning to its end.
 
+use crate::deep::{Deep, Level};
 use crate::disks::{DiskTree, FIRST, NamedDisk};
 use crate::incidents::{Incident, Incidents};
 use crate::options::MountOptions;
@@ -46,17 +47,37 @@ pub enum Source {
         /// Its parts.
         partitions: Vec<NamedRange>,
     },
+    /// A tree, and beside each of its disk files `NAME` a directory `NAME.d`, in no listing, that
+    /// goes on inside.
+    Deep(Box<Level>),
 }
 
 impl Source {
-    fn tree(self, options: &MountOptions) -> Result<(Tree, Writers)> {
-        let mut writers = Writers::new();
-        let (fs, root): (Arc<dyn FileSystem>, _) = match self {
+    /// The tree of a source without writers, and the directory that is mounted.
+    ///
+    /// Errors: `Invalid` for other sources.
+    pub(crate) fn read_only(self, for_all: bool) -> Result<(Arc<dyn FileSystem>, NodeId)> {
+        Ok(match self {
             Source::Files(fs) => (Arc::clone(&fs), fs.root()),
             Source::Folder { fs, folder } => (fs, folder),
             Source::Disk { disk, partitions } => {
-                let fs = Arc::new(DiskTree::open(disk, partitions, options.allow_other)?);
+                let fs = Arc::new(DiskTree::open(disk, partitions, for_all)?);
                 let root = fs.root();
+                (fs, root)
+            }
+            Source::Writable { .. } | Source::Deep(_) => {
+                let detail = "levels of a deep mount are plain trees and cannot be written";
+                return Err(Error::invalid(Problem::BadValue, detail));
+            }
+        })
+    }
+
+    fn tree(self, options: &MountOptions) -> Result<(Tree, Writers)> {
+        let mut writers = Writers::new();
+        let (fs, root): (Arc<dyn FileSystem>, _) = match self {
+            Source::Deep(level) => {
+                let fs = Arc::new(Deep::open(*level, options.allow_other, options.provenance)?);
+                let root = fs.top()?;
                 (fs, root)
             }
             Source::Writable { disk, partitions } => {
@@ -81,6 +102,7 @@ impl Source {
                 let root = fs.root();
                 (fs, root)
             }
+            plain => plain.read_only(options.allow_other)?,
         };
         if fs.metadata(root)?.kind != NodeKind::Directory {
             return Err(Error::invalid(Problem::BadValue, "only a directory can be mounted")
@@ -137,6 +159,9 @@ fn config(options: &MountOptions, read_only: bool) -> Config {
         MountOption::NoSuid,
         MountOption::NoDev,
     ];
+    if options.no_exec {
+        mount_options.push(MountOption::NoExec);
+    }
     if options.allow_other {
         // Who mounts has read the image already and may see all of it; others may not.
         mount_options.push(MountOption::DefaultPermissions);

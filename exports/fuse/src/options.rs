@@ -44,6 +44,8 @@ pub struct MountOptions {
     /// Let other users look as well; the kernel then checks permissions. Needs
     /// `user_allow_other` in `/etc/fuse.conf` unless root mounts.
     pub allow_other: bool,
+    /// Let nothing be run from there.
+    pub no_exec: bool,
     /// Show where files come from as `user.adit.*` attributes.
     pub provenance: bool,
     /// Files from this size on are read past the page cache: twice as fast for the large reads
@@ -68,6 +70,7 @@ impl Default for MountOptions {
             source: "adit".to_owned(),
             owner: None,
             allow_other: false,
+            no_exec: false,
             provenance: true,
             direct_io_from_bytes: 256 << 20,
             passthrough: true,

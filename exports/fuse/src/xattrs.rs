@@ -3,7 +3,8 @@
 use crate::tree::Tree;
 use adit_core::{Name, NodeId, Result, Timestamp, Xattr};
 
-const PREFIX: &str = "user.adit.";
+/// What names of ours begin with.
+pub(crate) const PREFIX: &str = "user.adit.";
 
 /// All attributes of a node. The file system's own win over ours of the same name.
 pub(crate) fn all(tree: &Tree, node: NodeId, source: Option<&str>) -> Result<Vec<Xattr>> {
