@@ -42,6 +42,13 @@ pub fn here(source: Source, options: &MountOptions) -> Here {
     Here { mounted, dir }
 }
 
+/// Mounts, or says why not.
+pub fn tried(source: Source, options: &MountOptions) -> Result<Here> {
+    let dir = tempfile::tempdir().unwrap();
+    let mounted = mount(source, dir.path(), options)?;
+    Ok(Here { mounted, dir })
+}
+
 pub fn options() -> MountOptions {
     MountOptions { source: "lun.img//p1".into(), ..MountOptions::default() }
 }
