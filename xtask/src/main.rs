@@ -17,7 +17,8 @@ usage: cargo xtask CHORE
   ready       what to run before sending: format, lints, layers, tests
   layers      prove that dependencies point downwards only
   witnesses   fetch the public test data and the independent readers
-  bench       measure adit beside its peers in one run: vmfs (usual) or convert
+  bench       measure adit beside its peers in one run: vmfs (usual), convert, or
+              views FOLDER: every image of a manifest against its hash
   fuzz [SECONDS] [TARGET]
               run the fuzz targets, SECONDS each
 ";
@@ -64,6 +65,9 @@ fn ready() -> Result<(), String> {
 fn bench(rest: &[&str]) -> Result<(), String> {
     let (name, rest) = match rest {
         ["convert", rest @ ..] => ("benches/convert.py", rest),
+        ["diffwalk", rest @ ..] => ("benches/diffwalk.py", rest),
+        ["crash", rest @ ..] => ("benches/crash.py", rest),
+        ["views", rest @ ..] => ("benches/views.py", rest),
         ["vmfs", rest @ ..] => ("benches/vmfs.py", rest),
         rest => ("benches/vmfs.py", rest),
     };
