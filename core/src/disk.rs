@@ -163,18 +163,21 @@ impl Extents {
 }
 
 impl Leaf {
+    /// Deeper than any real stack.
+    pub(crate) const LAYERS_MAX: u32 = 64;
+
     /// Follows verbatim extents from `offset` of `disk` to the disk that really holds the byte.
+    /// Who asks for many offsets has a [`Leaves`](crate::Leaves).
     ///
     /// Errors: `Limit` when layers nest deeper than any real stack.
     pub fn find(disk: &Arc<dyn Disk>, offset: u64) -> Result<Leaf> {
-        const LAYERS_MAX: u32 = 64;
         let mut leaf = Leaf::start(disk, offset)?;
-        for _ in 0..LAYERS_MAX {
+        for _ in 0..Leaf::LAYERS_MAX {
             if !leaf.descend()? {
                 return Ok(leaf);
             }
         }
-        Err(Error::limit("layers_max", format!("more than {LAYERS_MAX} layers of disks"))
+        Err(Error::limit("layers_max", format!("more than {} layers of disks", Leaf::LAYERS_MAX))
             .at(Place::new("disk stack").byte(offset)))
     }
 }

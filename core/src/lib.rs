@@ -25,6 +25,7 @@ mod finding;
 mod fs;
 mod fs_ext;
 mod interrupt;
+mod leaves;
 mod limits;
 mod map;
 mod memory;
@@ -46,6 +47,7 @@ pub use fs::{
 };
 pub use fs_ext::{FileSystemExt, FindOptions, Walk, WalkEntry};
 pub use interrupt::{Interrupt, Progress, Quiet};
+pub use leaves::Leaves;
 pub use limits::Limits;
 pub use map::{ExtentMap, Mapped, Run, RunKind};
 pub use memory::MemoryDisk;

@@ -2,7 +2,7 @@
 
 use adit_core::bytes::all_zero;
 use adit_core::{
-    Disk, DiskExt, Error, Interrupt, Leaf, LeafKind, Place, Problem, Progress, Result,
+    Disk, DiskExt, Error, Interrupt, Leaf, LeafKind, Leaves, Place, Problem, Progress, Result,
 };
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -41,7 +41,7 @@ fn died() -> Error {
 
 /// One of the disks, and what lies where the walk is.
 struct Side {
-    disk: Arc<dyn Disk>,
+    leaves: Leaves,
     size: u64,
     leaf: Leaf,
     /// Where `leaf` begins. Unit: bytes.
@@ -51,7 +51,7 @@ struct Side {
 impl Side {
     fn of(disk: &Arc<dyn Disk>) -> Side {
         let nothing = Leaf { length: 0, kind: LeafKind::Hole };
-        Side { disk: Arc::clone(disk), size: disk.size_bytes(), leaf: nothing, start: 0 }
+        Side { leaves: Leaves::of(disk), size: disk.size_bytes(), leaf: nothing, start: 0 }
     }
 
     /// Finds what lies at `at`; gives where that ends.
@@ -59,7 +59,7 @@ impl Side {
         if at >= self.size {
             (self.leaf, self.start) = (Leaf { length: u64::MAX, kind: LeafKind::Hole }, at);
         } else if at >= self.start.saturating_add(self.leaf.length) {
-            let mut leaf = Leaf::find(&self.disk, at)?;
+            let mut leaf = self.leaves.at(at)?;
             leaf.length = leaf.length.clamp(1, self.size - at);
             (self.leaf, self.start) = (leaf, at);
         }

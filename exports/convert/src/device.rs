@@ -7,8 +7,8 @@ use crate::options::{ConvertOptions, Converted, Format};
 use crate::plan::{Survey, Units};
 use crate::resume::host_file;
 use adit_core::{
-    Disk, DiskExt, Error, Interrupt, Kind, Leaf, LeafKind, Place, Problem, Progress, Result, Slice,
-    WritableDisk,
+    Disk, DiskExt, Error, Interrupt, Kind, LeafKind, Leaves, Place, Problem, Progress, Result,
+    Slice, WritableDisk,
 };
 use adit_io::{ReadPolicy, Sharing, WritableFile};
 use std::fs::{File, Metadata};
@@ -113,9 +113,10 @@ fn metadata(disk: &dyn Disk) -> Result<Option<Metadata>> {
 /// Whether any byte of the source comes from the device.
 fn reads_from(source: &Arc<dyn Disk>, device: &Metadata, interrupt: &Interrupt) -> Result<bool> {
     let (size, mut at) = (source.size_bytes(), 0);
+    let mut leaves = Leaves::of(source);
     while at < size {
         interrupt.check()?;
-        let leaf = Leaf::find(source, at)?;
+        let leaf = leaves.at(at)?;
         if let LeafKind::Stored { disk, offset } = leaf.kind
             && let Some(file) = host_file(disk, offset)?
             && file.file_type().is_block_device()

@@ -1,7 +1,7 @@
 //! What has to be read, in order: holes are left out before anything is touched.
 
 use crate::buffer::Share;
-use adit_core::{Disk, DiskExt, Interrupt, Leaf, LeafKind, Place, Result};
+use adit_core::{Disk, DiskExt, Interrupt, LeafKind, Leaves, Place, Result};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ pub(crate) enum Job {
 /// Cuts a disk into jobs.
 #[derive(Debug)]
 pub(crate) struct Planner<'a> {
-    disk: &'a Arc<dyn Disk>,
+    leaves: Leaves,
     size: u64,
     units: Units,
     /// Whether the kernel copies; the writer turns it off where it cannot.
@@ -62,7 +62,8 @@ impl<'a> Planner<'a> {
         interrupt: &'a Interrupt,
     ) -> Self {
         let size = disk.size_bytes();
-        Planner { disk, size, units, sharing, interrupt, at: 0, end: 0, parts: VecDeque::new() }
+        let leaves = Leaves::of(disk);
+        Planner { leaves, size, units, sharing, interrupt, at: 0, end: 0, parts: VecDeque::new() }
     }
 
     /// Leaves out what lies before `at`, where an earlier job ended.
@@ -113,7 +114,7 @@ impl<'a> Planner<'a> {
     /// Reads the map one step further.
     fn look(&mut self) -> Result<()> {
         let from = self.at;
-        let leaf = Leaf::find(self.disk, from)?;
+        let leaf = self.leaves.at(from)?;
         let length = leaf.length.clamp(1, self.size - from);
         self.at = from + length;
         match leaf.kind {

@@ -5,7 +5,7 @@
 
 use crate::options::ConvertOptions;
 use adit_core::{
-    Disk, DiskExt, Error, Interrupt, Kind, Leaf, LeafKind, Next, Place, Problem, Result,
+    Disk, DiskExt, Error, Interrupt, Kind, LeafKind, Leaves, Next, Place, Problem, Result,
     WritableDisk,
 };
 use adit_io::{Finish, Keep, Overwrite, Target};
@@ -229,9 +229,10 @@ pub(crate) fn fingerprint(
     let size = source.size_bytes();
     hash.update(format!("{} {} {size}\n", options.format.word(), options.detect_zeroes).as_bytes());
     let (mut files, mut at, mut last) = (HashSet::new(), 0, None);
+    let mut leaves = Leaves::of(source);
     while at < size {
         interrupt.check()?;
-        let leaf = Leaf::find(source, at)?;
+        let leaf = leaves.at(at)?;
         let stored = matches!(leaf.kind, LeafKind::Stored { .. });
         // Where a run is cut in two says nothing about the source.
         if last.replace(stored) != Some(stored) {
