@@ -1,6 +1,6 @@
 //! A folder of the host, held open so that nothing on the way to it can be exchanged.
 
-use adit_core::{Error, Kind, Metadata, Problem, Result, Timestamp};
+use adit_core::{Error, Kind, Metadata, Name, Problem, Result, Timestamp};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 use std::ffi::OsStr;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 /// An open folder and the path it was reached by.
 #[derive(Debug)]
 pub(crate) struct Folder {
-    fd: OwnedFd,
+    pub(crate) fd: OwnedFd,
     pub(crate) path: PathBuf,
 }
 
@@ -30,16 +30,25 @@ impl Folder {
         Ok((Folder { fd, path: path.to_owned() }, new))
     }
 
-    /// Makes a folder below, or enters the one that is there; never through a link.
-    pub(crate) fn make(&self, name: &OsStr) -> Result<Folder> {
-        let path = self.path.join(name);
+    /// Makes a folder below; whatever is there already stays.
+    pub(crate) fn make(&self, name: &OsStr) -> Result<()> {
         match rustix::fs::mkdirat(&self.fd, name, Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST) => self.enter(name),
-            Err(why) => Err(failed("making folder", &path, why)),
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(why) => Err(failed("making folder", &self.path.join(name), why)),
         }
     }
 
-    fn enter(&self, name: &OsStr) -> Result<Folder> {
+    /// Enters a folder below, name by name, never through a link.
+    pub(crate) fn descend(&self, names: &[Name]) -> Result<Folder> {
+        let fd = self.fd.try_clone().map_err(|why| {
+            Error::io(Problem::Unreadable, format!("opening {}", self.path.display()), &why)
+        })?;
+        let here = Folder { fd, path: self.path.clone() };
+        names.iter().try_fold(here, |at, name| at.enter(OsStr::from_bytes(name.as_bytes())))
+    }
+
+    /// Enters a folder below, never through a link.
+    pub(crate) fn enter(&self, name: &OsStr) -> Result<Folder> {
         let path = self.path.join(name);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
@@ -105,7 +114,7 @@ impl Folder {
         rustix::fs::symlinkat(content, &self.fd, name)
             .map_err(|why| failed("making link", &path, why))?;
         let flags = AtFlags::SYMLINK_NOFOLLOW;
-        rustix::fs::utimensat(&self.fd, name, &times(metadata), flags)
+        rustix::fs::utimensat(&self.fd, name, &times_of(metadata), flags)
             .map_err(|why| failed("setting the times of", &path, why))
     }
 
@@ -129,12 +138,12 @@ impl Folder {
     pub(crate) fn settle(&self, metadata: &Metadata) -> Result<()> {
         rustix::fs::fchmod(&self.fd, Mode::from_raw_mode(metadata.mode & 0o777))
             .map_err(|why| failed("setting the permissions of", &self.path, why))?;
-        rustix::fs::futimens(&self.fd, &times(metadata))
+        rustix::fs::futimens(&self.fd, &times_of(metadata))
             .map_err(|why| failed("setting the times of", &self.path, why))
     }
 }
 
-fn times(metadata: &Metadata) -> Timestamps {
+pub(crate) fn times_of(metadata: &Metadata) -> Timestamps {
     let spec = |time: Option<Timestamp>| match time {
         Some(time) => Timespec {
             tv_sec: time.seconds,

@@ -7,6 +7,7 @@
 //! - [`Manifest`], [`LossMap`]: what was copied with its hashes, and what could not be.
 #![forbid(unsafe_code)]
 
+mod copier;
 mod copy;
 mod file;
 mod folder;
@@ -14,10 +15,12 @@ mod hash;
 mod manifest;
 mod resume;
 mod salvage;
+mod small;
 mod sparse;
 mod stream;
 mod tree;
 mod verify;
+mod work;
 
 pub use copy::{Copied, CopyOptions, copy_disk};
 pub use file::{Source, copy_file};
