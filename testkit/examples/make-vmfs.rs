@@ -3,7 +3,8 @@
 //! VERSION is 3, 5 or 6, with letters added: `l` VMFS-L, `d` without LVM,
 //! `s` scattered, `n` not dense, `h` blocks of 512 KiB, `8` of 8 MiB, `u` unconverted,
 //! `m` lean, `t` tiny (256 MiB of data), `4` LVM 4, `x` a name that is not UTF-8.
-//! SCENE is plain, everything, huge (64 TiB), crowd (100 000 files) or large (a file of 1 GiB).
+//! SCENE is plain, everything, huge (64 TiB), crowd (100 000 files), large (a file of 1 GiB) or
+//! guest=DISK (a machine with that raw disk).
 //! Several files make a span.
 
 use std::time::Instant;
@@ -27,7 +28,10 @@ fn main() {
         "huge" => huge(vmfs, six),
         "crowd" => crowd(vmfs),
         "large" => large(vmfs),
-        _ => panic!("no scene {scene}"),
+        _ => match scene.strip_prefix("guest=") {
+            Some(disk) => guest(vmfs, disk),
+            None => panic!("no scene {scene}"),
+        },
     };
     if outs.len() > 1 {
         let whole: u64 = if scene == "huge" { 64 << 40 } else { (1900 << 20) * outs.len() as u64 };
@@ -61,6 +65,26 @@ fn chosen(version: &str) -> Vmfs {
         };
     }
     vmfs.label("sample")
+}
+
+/// A machine whose disk is the file of the host, without its holes.
+fn guest(vmfs: Vmfs, disk: &str) -> Vmfs {
+    const PIECE: usize = 1 << 20;
+    let disk = std::fs::read(disk).unwrap();
+    let pieces: Vec<(u64, &[u8])> = disk
+        .chunks(PIECE)
+        .enumerate()
+        .filter(|(_, piece)| piece.iter().any(|&byte| byte != 0))
+        .map(|(index, piece)| ((index * PIECE) as u64, piece))
+        .collect();
+    let descriptor = format!(
+        "# Disk DescriptorFile\nversion=1\nCID=12345678\nparentCID=ffffffff\n\
+         createType=\"vmfs\"\nRW {} VMFS \"web01-flat.vmdk\"\n",
+        disk.len() / 512
+    );
+    vmfs.size_bytes((disk.len() as u64 + (2 << 30)).next_multiple_of(1 << 20))
+        .file("web01/web01.vmdk", descriptor)
+        .sparse_file("web01/web01-flat.vmdk", disk.len() as u64, &pieces)
 }
 
 fn plain(vmfs: Vmfs) -> Vmfs {

@@ -17,7 +17,7 @@ usage: cargo xtask CHORE
   ready       what to run before sending: format, lints, layers, tests
   layers      prove that dependencies point downwards only
   witnesses   fetch the public test data and the independent readers
-  bench       measure adit beside its peers in one run: vmfs (usual), convert, or
+  bench       measure adit beside its peers in one run: vmfs (usual), convert, guest, or
               views FOLDER: every image of a manifest against its hash
   fuzz [SECONDS] [TARGET]
               run the fuzz targets, SECONDS each
@@ -68,6 +68,7 @@ fn bench(rest: &[&str]) -> Result<(), String> {
         ["diffwalk", rest @ ..] => ("benches/diffwalk.py", rest),
         ["crash", rest @ ..] => ("benches/crash.py", rest),
         ["views", rest @ ..] => ("benches/views.py", rest),
+        ["guest", rest @ ..] => ("benches/guest.py", rest),
         ["vmfs", rest @ ..] => ("benches/vmfs.py", rest),
         rest => ("benches/vmfs.py", rest),
     };
