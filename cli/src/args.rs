@@ -89,7 +89,7 @@ pub enum Verb {
     },
     /// List directories and volumes
     #[command(
-        after_help = "Examples:\n  adit ls lun.img\n  adit ls -lR lun.img//web01\n  adit ls --member second.img first.img"
+        after_help = "Examples:\n  adit ls lun.img\n  adit ls -lR lun.img//web01\n  adit ls --member second.img first.img\n  adit ls vm.vmx//:os/home    # as the guest mounts it, over all its disks"
     )]
     Ls(Ls),
     /// Show a directory tree with sizes
@@ -258,7 +258,7 @@ pub enum Verb {
     },
     /// Show an on-disk structure, every field with offset and meaning
     #[command(
-        after_help = "Examples:\n  adit inspect lun.img\n  adit inspect lun.img superblock\n  adit inspect lun.img fd 0x00400104\n  adit inspect lun.img gpt\n  adit inspect --os web01.vmdk\n  adit inspect --os system.qcow2 data.qcow2"
+        after_help = "Examples:\n  adit inspect lun.img\n  adit inspect lun.img superblock\n  adit inspect lun.img fd 0x00400104\n  adit inspect lun.img gpt\n  adit inspect --os web01.vmdk\n  adit inspect --os system.qcow2 data.qcow2\n  adit inspect --os lun.img//web01/web01.vmx"
     )]
     Inspect {
         /// A place

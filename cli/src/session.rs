@@ -38,6 +38,7 @@ impl Session {
             } else {
                 ReferencePolicy::Directory
             },
+            systems: Some(adit_os::open_system),
             remotes: vec![Remote { schemes: adit_nbd::SCHEMES, open: adit_nbd::open_uri }],
             ..OpenOptions::default()
         };

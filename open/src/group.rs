@@ -23,7 +23,21 @@ pub(crate) struct GroupFormat {
 }
 
 type ReadMember = fn(Arc<dyn Disk>, String, &Limits) -> Result<Box<dyn GroupMember>>;
-type Assemble = fn(Vec<Box<dyn GroupMember>>, &Limits) -> Result<VolumeTable>;
+type Assemble = fn(Vec<Box<dyn GroupMember>>, &Limits) -> Result<Assembled>;
+
+/// A group that was put together.
+pub(crate) struct Assembled {
+    /// Its volumes.
+    pub table: VolumeTable,
+    /// Its name, empty if it has none.
+    pub name: String,
+}
+
+impl From<VolumeTable> for Assembled {
+    fn from(table: VolumeTable) -> Self {
+        Assembled { table, name: String::new() }
+    }
+}
 
 impl Debug for GroupFormat {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -65,7 +79,7 @@ impl Opener {
         here: &Opened,
         disk: Arc<dyn Disk>,
         format: &GroupFormat,
-    ) -> Result<VolumeTable> {
+    ) -> Result<Assembled> {
         let limits = &self.options().limits;
         let first = (format.read)(disk, here.locator.to_string(), limits)?;
         let (group, wanted) = (first.group(), first.members());
@@ -81,7 +95,7 @@ impl Opener {
             }
             add(&mut members, given);
         }
-        for volume in &here.beside {
+        for volume in here.beside.iter().chain(&here.around) {
             if members.len() >= wanted {
                 break;
             }
@@ -152,7 +166,10 @@ pub(crate) const LVM2: GroupFormat = GroupFormat {
     read: |disk, name, limits| {
         Ok(Box::new(adit_lvm2::Member::open(disk, limits)?.with_label(name)))
     },
-    assemble: |members, limits| adit_lvm2::Group::assemble(own(members), limits),
+    assemble: |members, limits| {
+        let group = adit_lvm2::Group::open(own(members), limits)?;
+        Ok(Assembled { table: group.table().clone(), name: group.name().to_owned() })
+    },
 };
 
 impl GroupMember for adit_lvm2::Member {
@@ -179,7 +196,7 @@ pub(crate) const MD: GroupFormat = GroupFormat {
     member: "Linux RAID member",
     probe: adit_md::probe,
     read: |disk, name, limits| Ok(Box::new(adit_md::Member::open(disk, limits)?.with_label(name))),
-    assemble: |members, limits| adit_md::Group::assemble(own(members), limits),
+    assemble: |members, limits| Ok(adit_md::Group::assemble(own(members), limits)?.into()),
 };
 
 impl GroupMember for adit_md::Member {
@@ -206,7 +223,7 @@ pub(crate) const LDM: GroupFormat = GroupFormat {
     member: "dynamic disk of Windows",
     probe: adit_ldm::probe,
     read: |disk, name, limits| Ok(Box::new(adit_ldm::Member::open(disk, limits)?.with_label(name))),
-    assemble: |members, limits| adit_ldm::Group::assemble(own(members), limits),
+    assemble: |members, limits| Ok(adit_ldm::Group::assemble(own(members), limits)?.into()),
 };
 
 impl GroupMember for adit_ldm::Member {

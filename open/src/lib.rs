@@ -22,6 +22,7 @@ mod secret;
 mod select;
 mod source;
 mod span;
+mod system;
 mod verify;
 
 pub use edit::{
@@ -36,3 +37,4 @@ pub use opener::Opener;
 pub use options::{NamedParent, OpenOptions, ReferencePolicy};
 pub use remote::Remote;
 pub use secret::Secret;
+pub use system::{GuestDisks, GuestSystem, SystemOpener};

@@ -71,6 +71,20 @@ impl Locator {
         longer
     }
 
+    /// The same file system at another path; `at_root` where the place so far is its root.
+    pub(crate) fn at_path(&self, path: &[u8], at_root: bool) -> Locator {
+        let mut longer = self.clone();
+        let system = self.steps.last().and_then(|step| crate::system::prefix_of(step));
+        if !at_root || system.is_some() {
+            longer.steps.pop();
+        }
+        match system {
+            Some(system) if path.is_empty() => longer.step(system),
+            Some(system) => longer.step(&[system, path].join(&b'/')),
+            None => longer.step(path),
+        }
+    }
+
     /// The snapshot of that name of the image at this place.
     pub(crate) fn at_snapshot(&self, name: &[u8]) -> Locator {
         let mut longer = self.clone();

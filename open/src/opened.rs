@@ -19,6 +19,8 @@ pub struct Opened {
     pub notes: Vec<Finding>,
     /// The volumes of the last table passed: members of one volume often lie side by side.
     pub(crate) beside: Vec<Volume>,
+    /// The volumes of the guest's other disks, where they are known.
+    pub(crate) around: Vec<Volume>,
 }
 
 /// What a place is.

@@ -6,6 +6,7 @@ use crate::locator::split_snapshot;
 use crate::opened::{At, Fact, Files, LayerInfo, Opened, Origin};
 use crate::select::{no_such_volume, select_volume};
 use crate::source::Source;
+use crate::system::split_step;
 use crate::{Locator, OpenOptions, images, span};
 use adit_core::{
     Disk, Error, FileSystem, FileSystemExt, FindOptions, Finding, Kind, NodeKind, Place, Problem,
@@ -48,6 +49,11 @@ impl Opener {
         let mut here = self.open_host(&locator.host)?;
         for step in &locator.steps {
             let name = here.locator.to_string();
+            if let Some((which, path)) = split_step(step) {
+                here = self.in_system(here, which).map_err(|error| error.in_layer(name))?;
+                here = self.select(here, path)?;
+                continue;
+            }
             here = self.enter(here).map_err(|error| error.in_layer(name))?;
             if !step.is_empty() {
                 here = self.select(here, step)?;
@@ -83,7 +89,7 @@ impl Opener {
         ];
         let layers = vec![LayerInfo { format: "NBD".into(), locator: locator.clone(), facts }];
         let (at, notes) = (At::Disk { disk, origin: Origin::Inner }, Vec::new());
-        Ok(Opened { locator, at, layers, notes, beside: Vec::new() })
+        Ok(Opened { locator, at, layers, notes, beside: Vec::new(), around: Vec::new() })
     }
 
     fn open_host_file(&self, path: &Path) -> Result<Opened> {
@@ -111,7 +117,14 @@ impl Opener {
         facts.push(("sector_size_bytes", Fact::Count(geometry.sector_size_bytes.into())));
         let layers = vec![LayerInfo { format: "raw".into(), locator: locator.clone(), facts }];
         let origin = Origin::Host(path.to_path_buf());
-        Ok(Opened { locator, at: At::Disk { disk, origin }, layers, notes, beside: Vec::new() })
+        Ok(Opened {
+            locator,
+            at: At::Disk { disk, origin },
+            layers,
+            notes,
+            beside: Vec::new(),
+            around: Vec::new(),
+        })
     }
 
     /// The file at a place, unopened.
@@ -170,8 +183,12 @@ impl Opener {
             Recognised::Vmfs => self.in_vmfs(here, disk, None, Vec::new()),
             Recognised::Luks => self.in_luks(here, disk),
             Recognised::Group(format) => {
-                let table = self.in_group(&here, Arc::clone(&disk), format)?;
-                Ok(self.in_table(here, table, disk, Origin::Inner))
+                let group = self.in_group(&here, Arc::clone(&disk), format)?;
+                let mut here = self.in_table(here, group.table, disk, Origin::Inner);
+                if let Some(layer) = here.layers.last_mut().filter(|_| !group.name.is_empty()) {
+                    layer.facts.insert(0, ("name", Fact::Text(group.name)));
+                }
+                Ok(here)
             }
             Recognised::Guest(format) => {
                 let guest = (format.open)(disk, &self.options.limits)?;
@@ -296,12 +313,9 @@ impl Opener {
         let last = FindOptions { follow: step.ends_with(b"/"), ..find };
         let node = files.fs.find(&full, &last).map_err(named)?;
         let parent = files.fs.find(&dir.join(&b'/'), &find).map_err(named)?;
-        let from_root = path.is_empty();
+        let path_was_empty = path.is_empty();
         let path = trimmed.join(&b'/');
-        if !from_root {
-            here.locator.steps.pop();
-        }
-        here.locator = here.locator.step(&path);
+        here.locator = here.locator.at_path(&path, path_was_empty);
         here.at = At::Node { files: files.clone(), node, parent, path };
         Ok(here)
     }
@@ -467,7 +481,7 @@ fn in_file_system(here: &Opened) -> bool {
     matches!(here.at, At::Node { .. }) || here.layers.iter().any(|l| l.format.starts_with("VMFS"))
 }
 
-fn pick(mut here: Opened, volume: &Volume) -> Opened {
+pub(crate) fn pick(mut here: Opened, volume: &Volume) -> Opened {
     here.locator = here.locator.step(volume.name.as_bytes());
     here.at = At::Disk { disk: Arc::clone(&volume.disk), origin: Origin::Inner };
     here

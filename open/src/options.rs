@@ -2,6 +2,7 @@
 
 use crate::Remote;
 use crate::Secret;
+use crate::SystemOpener;
 use adit_core::{Error, Limits, Problem, Result};
 use adit_io::ReadPolicy;
 use std::ffi::{OsStr, OsString};
@@ -69,6 +70,8 @@ pub struct OpenOptions {
     pub reads: ReadPolicy,
     /// Who opens places that are named by URI.
     pub remotes: Vec<Remote>,
+    /// Who opens the operating systems of guests.
+    pub systems: Option<SystemOpener>,
 }
 
 #[cfg(test)]

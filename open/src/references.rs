@@ -122,9 +122,7 @@ fn in_datastore(inside: &[u8], from: &Source, files: &Files) -> Result<Source> {
     let Some((last, dir)) = parts.split_last() else { return Err(denied(inside)) };
     let parent = files.fs.find(&dir.join(&b'/'), &find)?;
     let node = files.fs.find(inside, &find)?;
-    let mut locator = from.locator.clone();
-    locator.steps.pop();
-    let locator = locator.step(&parts.join(&b'/'));
+    let locator = from.locator.at_path(&parts.join(&b'/'), false);
     in_files(files, node, parent, &Name::new(*last)?, locator)
 }
 

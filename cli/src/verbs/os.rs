@@ -4,14 +4,11 @@ use super::shown;
 use crate::exit;
 use crate::output::{self, Out, put_bytes};
 use crate::session::Session;
-use adit_core::{Error, Finding, Result, Severity};
-use adit_open::{At, Fact, Opened};
-use adit_os::{Found, Mount, System, Volume};
+use adit_core::{Result, Severity};
+use adit_open::GuestDisks;
+use adit_os::{Found, Mount, Survey, System, Volume};
 use serde_json::{Map, Value, json};
 use std::ffi::{OsStr, OsString};
-
-/// Volumes in volumes in volumes: no deeper than this.
-const DEPTH_MAX: u32 = 6;
 
 /// Shows the systems on one or several disks of a guest.
 pub fn run(session: &Session, first: &OsStr, more: &[String]) -> u8 {
@@ -26,21 +23,16 @@ pub fn run(session: &Session, first: &OsStr, more: &[String]) -> u8 {
 }
 
 fn show(session: &Session, places: &[OsString]) -> Result<u8> {
-    let mut survey = Survey { session, volumes: Vec::new(), notes: Vec::new() };
-    for (disk, place) in places.iter().enumerate() {
-        let opened = session.open(place)?;
-        survey.visit(opened, &About { disk, ..About::default() }, 0)?;
+    let mut guest = GuestDisks::default();
+    for place in places {
+        let found = session.opener.guest_disks(session.open(place)?)?;
+        guest.disks.extend(found.disks);
+        guest.notes.extend(found.notes);
     }
-    let Survey { volumes, notes, .. } = survey;
+    let Survey { volumes, notes } = Survey::of(&session.opener, guest, &session.interrupt)?;
     let systems = adit_os::recognise(&volumes, &session.opener.options().limits)?;
     if systems.is_empty() {
-        let detail = match volumes.len() {
-            0 => "no file system that is read".to_owned(),
-            count => format!("none of {count} file systems has the files of an operating system"),
-        };
-        return Err(Error::not_found(detail).advise(
-            "name all disks of the guest: adit inspect --os FIRST SECOND; `adit info` tells what each holds",
-        ));
+        return Err(adit_os::none_on(&volumes));
     }
     let mut out = Out::new();
     if session.common.json {
@@ -71,106 +63,6 @@ fn show(session: &Session, places: &[OsString]) -> Result<u8> {
         }
     }
     Ok(code)
-}
-
-/// What is known of a volume before it is opened.
-#[derive(Clone, Default)]
-struct About {
-    disk: usize,
-    name: String,
-    group: String,
-    part_uuid: String,
-    part_label: String,
-    offset: Option<u64>,
-    disk_uuid: String,
-}
-
-struct Survey<'a> {
-    session: &'a Session,
-    volumes: Vec<Volume>,
-    notes: Vec<Finding>,
-}
-
-impl Survey<'_> {
-    fn visit(&mut self, here: Opened, about: &About, depth: u32) -> Result<()> {
-        self.session.interrupt.check()?;
-        if depth > DEPTH_MAX {
-            return Err(Error::limit("layers_max", "volumes are nested too deeply"));
-        }
-        let locator = here.locator.to_string();
-        match &here.at {
-            At::Node { files, .. } => {
-                let known = |volume: &Volume| {
-                    !about.group.is_empty()
-                        && volume.group == about.group
-                        && volume.name == about.name
-                };
-                // A group on several disks shows its volumes on each.
-                if !self.volumes.iter().any(known) {
-                    let about = about.clone();
-                    self.volumes.push(Volume {
-                        locator,
-                        fs: files.fs.clone(),
-                        name: about.name,
-                        group: about.group,
-                        part_uuid: about.part_uuid,
-                        part_label: about.part_label,
-                        offset: about.offset,
-                        disk_uuid: about.disk_uuid,
-                        disk: about.disk,
-                    });
-                }
-                Ok(())
-            }
-            At::Disk { .. } => match self.session.opener.enter(here) {
-                Ok(inside) => self.visit(inside, about, depth + 1),
-                Err(error) if depth == 0 => Err(error),
-                Err(error) => {
-                    self.unread(&locator, &error);
-                    Ok(())
-                }
-            },
-            At::Volumes { table, .. } => {
-                let group = match table.format {
-                    "LVM2" => group_name(&here),
-                    _ => String::new(),
-                };
-                for volume in &table.volumes {
-                    let about = About {
-                        disk: about.disk,
-                        name: volume.name.clone(),
-                        group: group.clone(),
-                        part_uuid: volume.uuid.clone(),
-                        part_label: volume.label.clone(),
-                        offset: volume.offset,
-                        disk_uuid: table.uuid.clone(),
-                    };
-                    let place = here.locator.step(volume.name.as_bytes()).to_os_string();
-                    match self.session.opener.open(&place) {
-                        Ok(inside) => self.visit(inside, &about, depth + 1)?,
-                        Err(error) => self.unread(&shown(&place), &error),
-                    }
-                }
-                Ok(())
-            }
-        }
-    }
-
-    /// Swap, unknown contents and damage alike: worth a word, and no reason to stop.
-    fn unread(&mut self, locator: &str, error: &Error) {
-        let text = format!("{locator} is not looked into: {}", error.detail());
-        self.notes.push(Finding::info("os-volume-unread", text));
-    }
-}
-
-/// The name of the group that was just opened.
-fn group_name(here: &Opened) -> String {
-    let facts = here.layers.last().map(|layer| layer.facts.as_slice()).unwrap_or_default();
-    let name = facts.iter().find_map(|(key, fact)| match fact {
-        Fact::Text(text) if *key == "name" => Some(text.clone()),
-        _ => None,
-    });
-    name.unwrap_or_default()
 }
 
 fn place(index: Option<usize>, volumes: &[Volume]) -> Option<&str> {

@@ -2,20 +2,42 @@
 
 use crate::model::{Found, Mount, Volume};
 
-/// The lines of a mount table.
-pub(crate) fn parse(text: &[u8], volumes: &[Volume]) -> Vec<Mount> {
+/// The lines of a mount table, and of the table of encrypted volumes that it may lean on.
+pub(crate) fn parse(text: &[u8], crypttab: &[u8], volumes: &[Volume]) -> Vec<Mount> {
+    let crypts = crypts(crypttab);
     let text = String::from_utf8_lossy(text);
-    let lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
-    lines.filter_map(|line| mount(line, volumes)).collect()
+    lines(&text).filter_map(|line| mount(line, &crypts, volumes)).collect()
 }
 
-fn mount(line: &str, volumes: &[Volume]) -> Option<Mount> {
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
+}
+
+/// Names under `/dev/mapper`, and the identity of the encrypted volume each one stands for.
+///
+/// Source: crypttab(5).
+fn crypts(text: &[u8]) -> Vec<(String, String)> {
+    let text = String::from_utf8_lossy(text);
+    let crypt = |line: &str| {
+        let mut fields = line.split_whitespace();
+        let (name, source) = (fields.next()?, fields.next()?);
+        let uuid = source.strip_prefix("UUID=").map(|id| id.trim_matches('"'));
+        let uuid = uuid.or_else(|| source.strip_prefix("/dev/disk/by-uuid/"))?;
+        Some((unescape(name), uuid.to_owned()))
+    };
+    lines(&text).filter_map(crypt).collect()
+}
+
+fn mount(line: &str, crypts: &[(String, String)], volumes: &[Volume]) -> Option<Mount> {
     let mut fields = line.split_whitespace();
     let (source, at) = (fields.next()?, fields.next()?);
     let format = fields.next().unwrap_or_default();
+    let options = fields.next().unwrap_or_default();
+    let is_bind = options.split(',').any(|option| matches!(option, "bind" | "rbind"));
     let found = match format {
         "swap" => Found::NotOnDisk,
-        _ => find(&unescape(source), format, volumes),
+        _ if is_bind => Found::NotOnDisk,
+        _ => find(&unescape(source), format, crypts, volumes),
     };
     let at = unescape(at).into_bytes();
     Some(Mount { at, source: unescape(source), format: format.to_owned(), found })
@@ -41,7 +63,7 @@ fn unescape(field: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-fn find(source: &str, format: &str, volumes: &[Volume]) -> Found {
+fn find(source: &str, format: &str, crypts: &[(String, String)], volumes: &[Volume]) -> Found {
     const NOT_ON_DISK: &[&str] = &[
         "proc",
         "sysfs",
@@ -94,13 +116,23 @@ fn find(source: &str, format: &str, volumes: &[Volume]) -> Found {
     if let Some(value) = by_link("/dev/disk/by-partuuid/") {
         return by(&|volume| same_id(&volume.part_uuid, &value));
     }
+    if let Some(value) = by_link("/dev/disk/by-partlabel/") {
+        return by(&|volume| volume.part_label == value);
+    }
     if let Some(value) = by_link("/dev/mapper/") {
         // A hyphen in either name is doubled, a single one stands between them.
         let doubled = |name: &str| name.replace('-', "--");
-        return by(&|volume| {
+        let found = by(&|volume| {
             !volume.group.is_empty()
                 && format!("{}-{}", doubled(&volume.group), doubled(&volume.name)) == value
         });
+        if found != Found::Missing {
+            return found;
+        }
+        // Installers name encrypted volumes after their identity.
+        let listed = crypts.iter().find(|(name, _)| *name == value).map(|(_, uuid)| uuid.as_str());
+        let uuid = listed.or_else(|| value.strip_prefix("luks-")).unwrap_or_default();
+        return by(&|volume| same_id(&volume.crypt_uuid, uuid));
     }
     let Some(device) = source.strip_prefix("/dev/") else { return Found::Missing };
     if let Some((group, name)) = device.split_once('/') {
@@ -108,6 +140,15 @@ fn find(source: &str, format: &str, volumes: &[Volume]) -> Found {
         if found != Found::Missing {
             return found;
         }
+    }
+    if let Some(number) = device.strip_prefix("md").filter(|text| text.parse::<u32>().is_ok()) {
+        // Arrays are numbered as they start; the name in their superblock is often that number.
+        let is_array = |volume: &Volume| volume.group == "md";
+        let named = sole(volumes, &|v| is_array(v) && v.name == number, Found::Likely);
+        return match named {
+            Found::Missing => sole(volumes, &is_array, Found::Likely),
+            found => found,
+        };
     }
     match partition(device) {
         Some((disk, number)) => {
@@ -189,7 +230,8 @@ mod tests {
     fn spaces_are_octal_and_lines_without_a_mount_point_are_none() {
         assert_eq!(unescape("/with\\040space\\011x"), "/with space\tx");
         assert_eq!(unescape("\\04"), "\\04");
-        let mounts = parse(b"# comment\n\nproc /proc proc\nlonely\n/dev/sdz9 /x\\040y ext4", &[]);
+        let mounts =
+            parse(b"# comment\n\nproc /proc proc\nlonely\n/dev/sdz9 /x\\040y ext4", b"", &[]);
         assert_eq!(mounts.len(), 2);
         assert_eq!((&mounts[0].found, &mounts[1].found), (&Found::NotOnDisk, &Found::Missing));
         assert_eq!(mounts[1].at, b"/x y");

@@ -3,6 +3,7 @@
 //! - [`recognise`]: file systems in, [`System`]s out: name, version, host name, mounts.
 //! - [`Hive`]: a Windows registry file.
 //! - [`OsTree`]: the file systems of a guest under one root, as the guest mounts them.
+//! - [`Survey`]: the file systems on a guest's disks; [`open_system`]: what `//:os` means.
 //!
 //! Nothing is run and nothing is guessed: what a file does not say is left empty, and what a
 //! mount table names and is not there is said.
@@ -14,11 +15,13 @@ mod fstab;
 mod hive;
 mod linux;
 mod model;
+mod survey;
 mod tree;
 mod windows;
 
 pub use hive::{Hive, Key, Value};
 pub use model::{Family, Found, Mount, System, Volume};
+pub use survey::{Survey, none_on, open_system};
 pub use tree::OsTree;
 
 use adit_core::{Limits, Result};

@@ -1,5 +1,6 @@
 //! Linux, by the files every distribution has.
 
+use crate::OsTree;
 use crate::files::Files;
 use crate::fstab;
 use crate::model::{Family, Found, Mount, System, Volume};
@@ -15,34 +16,58 @@ pub(crate) fn look(files: &Files<'_>, root: usize, volumes: &[Volume]) -> Option
         // FreeBSD writes this file too.
         release.get("ID").is_none_or(|id| id != "freebsd") && files.exists("etc")
     });
-    let has_modules = files.exists("lib/modules") || files.exists("usr/lib/modules");
-    if !(is_root || (files.exists("etc/fstab") && files.exists("etc/passwd") && has_modules)) {
+    if !(is_root || (files.exists("etc/fstab") && files.exists("etc/passwd"))) {
         return None;
     }
-    let release = release.unwrap_or_default();
-    let value = |key: &str| release.get(key).cloned().unwrap_or_default();
-    let name = [value("PRETTY_NAME"), value("NAME"), "Linux".into()];
-    let id = [value("ID"), "linux".into()];
-    let first =
-        |all: &[String]| all.iter().find(|text| !text.is_empty()).cloned().unwrap_or_default();
+    let mounts = mounts(files, root, volumes, &mut notes);
+    let has_modules =
+        |files: &Files<'_>| files.exists("lib/modules") || files.exists("usr/lib/modules");
     let mut system = System {
         family: Family::Linux,
-        name: first(&name),
-        id: first(&id),
-        version: first(&[value("VERSION_ID"), value("BUILD_ID")]),
-        hostname: kept(files.line("etc/hostname"), "the host name", &mut notes),
-        architecture: architecture(files),
-        machine_id: kept(files.line("etc/machine-id"), "the machine id", &mut notes),
-        kernels: kernels(files),
+        name: String::new(),
+        id: String::new(),
+        version: String::new(),
+        hostname: String::new(),
+        architecture: String::new(),
+        machine_id: String::new(),
+        kernels: Vec::new(),
         root,
-        mounts: mounts(files, root, volumes, &mut notes),
+        mounts,
         notes: Vec::new(),
     };
-    if system.version.is_empty() && system.id == "debian" {
-        system.version = kept(files.line("etc/debian_version"), "the version", &mut notes);
+    // Its files may lie anywhere in its tree: /usr is often a file system of its own.
+    match OsTree::open(&system, volumes) {
+        Ok(tree) => {
+            let whole = Files { fs: &*tree, limits: files.limits };
+            if !is_root && !has_modules(&whole) && !whole.exists("usr/lib/os-release") {
+                return None;
+            }
+            describe(&whole, &mut system, &mut notes);
+        }
+        Err(error) => {
+            notes.push(Finding::from_error("os-mounts", &error));
+            describe(files, &mut system, &mut notes);
+        }
     }
     system.notes = notes;
     Some(system)
+}
+
+fn describe(files: &Files<'_>, system: &mut System, notes: &mut Vec<Finding>) {
+    let release = release(files, notes).unwrap_or_default();
+    let value = |key: &str| release.get(key).cloned().unwrap_or_default();
+    let first =
+        |all: &[String]| all.iter().find(|text| !text.is_empty()).cloned().unwrap_or_default();
+    system.name = first(&[value("PRETTY_NAME"), value("NAME"), "Linux".into()]);
+    system.id = first(&[value("ID"), "linux".into()]);
+    system.version = first(&[value("VERSION_ID"), value("BUILD_ID")]);
+    system.hostname = kept(files.line("etc/hostname"), "the host name", notes);
+    system.architecture = architecture(files);
+    system.machine_id = kept(files.line("etc/machine-id"), "the machine id", notes);
+    system.kernels = kernels(files);
+    if system.version.is_empty() && system.id == "debian" {
+        system.version = kept(files.line("etc/debian_version"), "the version", notes);
+    }
 }
 
 /// What was read, or nothing and a note.
@@ -147,7 +172,8 @@ pub(crate) fn mounts(
         notes.push(Finding::from_error("os-unreadable", &error));
         None
     });
-    let mut mounts = fstab::parse(&text.unwrap_or_default(), volumes);
+    let crypttab = files.text("etc/crypttab").ok().flatten().unwrap_or_default();
+    let mut mounts = fstab::parse(&text.unwrap_or_default(), &crypttab, volumes);
     match mounts.iter_mut().find(|mount| mount.at == b"/") {
         Some(mount) if mount.found.volume() != Some(root) => {
             let text = format!(

@@ -18,6 +18,8 @@ pub struct Volume {
     pub part_uuid: String,
     /// Name of the partition in a GPT.
     pub part_label: String,
+    /// Identity of the encrypted volume it lies in, if there is one.
+    pub crypt_uuid: String,
     /// First byte on its disk, where it is one piece. Unit: bytes.
     pub offset: Option<u64>,
     /// Identity of the disk it is on, as the table prints it.

@@ -114,6 +114,12 @@ impl OsTree {
         if covered != root && !self.above.contains_key(&root) && root != self.root {
             self.mounted.insert(covered, root);
             self.above.insert(root, parent);
+        } else {
+            let text = format!(
+                "{} is not mounted: its file system is in the tree already",
+                String::from_utf8_lossy(at)
+            );
+            self.notes.push(Finding::info("os-mounted-twice", text));
         }
         Ok(())
     }
@@ -240,7 +246,16 @@ impl FileSystem for OsTree {
 
     fn read_link(&self, link: NodeId) -> Result<Vec<u8>> {
         let place = self.place(link)?;
-        self.file_system(place)?.read_link(place.node)
+        let target = self.file_system(place)?.read_link(place.node)?;
+        // On Windows, a link from the root means the root of its own drive.
+        let has_drive = target.get(2) == Some(&b':') || target.starts_with(b"//");
+        let own = self.drives.iter().find(|(_, drive)| drive.volume == place.volume);
+        match own {
+            Some((drive, _)) if target.starts_with(b"/") && !has_drive => {
+                Ok([b"/", drive.as_bytes(), &target].concat())
+            }
+            _ => Ok(target),
+        }
     }
 
     fn open(&self, file: NodeId, fork: &Fork) -> Result<Arc<dyn Disk>> {

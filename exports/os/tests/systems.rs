@@ -20,6 +20,7 @@ fn volume(dir: &Path, name: &str) -> Volume {
         group: String::new(),
         part_uuid: format!("4c3f-{name}"),
         part_label: format!("label-{name}"),
+        crypt_uuid: String::new(),
         offset: None,
         disk_uuid: "1234abcd".into(),
         disk: 0,
