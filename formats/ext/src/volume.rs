@@ -96,6 +96,13 @@ impl Ext {
         })
     }
 
+    /// The same file system with what the log proper holds, before fast commits.
+    pub(crate) fn with_overlay(&self, overlay: Overlay) -> Arc<Ext> {
+        let journal = Journal { overlay, ..Journal::default() };
+        let (disk, superblock) = (Arc::clone(&self.disk), self.superblock.clone());
+        Self::build(disk, superblock, &self.limits, journal, Vec::new())
+    }
+
     /// The superblock as the journal holds it.
     fn recovered_superblock(&self, journal: &Journal) -> Result<Option<Superblock>> {
         let block = self.superblock.own_block();

@@ -114,7 +114,9 @@ fn apply(fs: &Arc<Ext>, log: &Log, needed: bool, notes: &mut Vec<Finding>) -> Jo
     journal.transactions = replay.transactions;
     journal.overlay = replay.overlay;
     if log.has_fast_commits() && replay.stop == Stop::End {
-        journal.fast = fast::read(log, replay.next_sequence, fs, notes);
+        // Fast commits change what the transactions before them left, not what is on disk.
+        let before = fs.with_overlay(journal.overlay.clone());
+        journal.fast = fast::read(log, replay.next_sequence, &before, notes);
     }
     journal
 }

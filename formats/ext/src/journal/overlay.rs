@@ -58,7 +58,7 @@ impl Copy {
 }
 
 /// The blocks that are newer in the journal.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Overlay {
     log: Option<Arc<dyn Disk>>,
     copies: BTreeMap<u64, Copy>,
