@@ -439,3 +439,43 @@ on_disk! {
         0x28 flags: u16,
     }
 }
+
+on_disk! {
+    /// What a change record holds after its header; the clusters it is about follow, then what
+    /// to do and what to undo.
+    pub struct LogChangeRaw (32 bytes, little_endian) {
+        0x00 redo: u16,
+        0x02 undo: u16,
+        /// Counts from the start of this structure. Unit: bytes.
+        0x04 redo_offset: u16,
+        /// Unit: bytes.
+        0x06 redo_length: u16,
+        0x08 undo_offset: u16,
+        0x0a undo_length: u16,
+        /// Place in the table of open attributes.
+        0x0c target: u16,
+        /// How many clusters follow.
+        0x0e lcns: u16,
+        /// Where in the structure. Unit: bytes.
+        0x10 record_offset: u16,
+        /// Where in the attribute or entry. Unit: bytes.
+        0x12 attribute_offset: u16,
+        /// Where in the first cluster the structure stands. Unit: 512 bytes.
+        0x14 cluster_index: u16,
+        /// First cluster in the target.
+        0x18 target_vcn: u64,
+    }
+}
+
+/// What a change record can ask for, as far as it is told apart.
+pub mod log_operation {
+    pub const FIRST_CHANGE: u16 = 0x02;
+    pub const UPDATE_NON_RESIDENT: u16 = 0x08;
+    pub const SET_BITS: u16 = 0x15;
+    pub const CLEAR_BITS: u16 = 0x16;
+    pub const LAST_CHANGE: u16 = 0x17;
+    pub const COMMIT: u16 = 0x1a;
+    pub const FORGET: u16 = 0x1b;
+    /// Records from here on are changes again, up to the last known one.
+    pub const MORE_CHANGES: std::ops::RangeInclusive<u16> = 0x21..=0x25;
+}

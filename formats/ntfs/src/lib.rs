@@ -77,7 +77,7 @@ mod xpress;
 pub use boot::Boot;
 pub use deleted::Deleted;
 pub use details::StreamInfo;
-pub use log::LogState;
+pub use log::{LogState, Pending, Stale};
 pub use map::StreamMap;
 pub use mft::Records;
 pub use node::Node;

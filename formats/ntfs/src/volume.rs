@@ -1,7 +1,6 @@
 //! The volume's own account of itself: label, version, and in what state it was left.
 
 use crate::layout::{VolumeInformationRaw, kind, record};
-use crate::log::LogState;
 use crate::names::{to_text, units};
 use crate::ntfs::Ntfs;
 use crate::record::place;
@@ -23,6 +22,9 @@ pub struct VolumeInfo {
     /// When it was made.
     pub created: Option<Timestamp>,
 }
+
+/// Stale structures of one kind that are named in a note.
+const LOG_NOTES_MAX: usize = 8;
 
 const FLAGS: &[(u16, &str)] = &[
     (0x0002, "its log is to be resized"),
@@ -85,40 +87,9 @@ impl Ntfs {
         for (_, text) in FLAGS.iter().filter(|(flag, _)| info.flags & flag != 0) {
             notes.push(Finding::info("ntfs-volume-flag", *text).at(at()));
         }
-        notes.extend(self.log_note());
+        notes.extend(self.log_findings(LOG_NOTES_MAX));
         notes.extend(self.hibernation_note());
         notes
-    }
-
-    fn log_note(&self) -> Option<Finding> {
-        let at = place(record::LOG_FILE).field("$LogFile");
-        let advice = "the log is not replayed: newest changes of names, sizes and new files may \
-            be missing or half done; mount a copy in Windows to have them";
-        match self.log_state() {
-            Ok(LogState::Empty | LogState::Clean) => None,
-            Ok(LogState::Unfinished { records: 0, more: false, .. }) => {
-                let text = "volume not cleanly unmounted: no log records follow the last \
-                    checkpoint, metadata is complete up to there";
-                Some(Finding::warning("ntfs-log", text).at(at).advise(advice))
-            }
-            Ok(LogState::Unfinished { records, more, .. }) => {
-                let least = if more { "at least " } else { "" };
-                let text = format!(
-                    "volume not cleanly unmounted: {least}{records} log records after the \
-                     checkpoint may be missing from metadata"
-                );
-                Some(Finding::error("ntfs-log", text).at(at).advise(advice))
-            }
-            Err(error) => {
-                let mut note = Finding::from_error("ntfs-log", &error);
-                note.text = format!(
-                    "$LogFile cannot be read ({}): whether the volume was unmounted cleanly \
-                     is not known",
-                    note.text
-                );
-                Some(note)
-            }
-        }
     }
 
     /// Whether Windows sleeps on this volume.

@@ -6,7 +6,7 @@ use adit_core::{
     DiskExt, Error, FileSystem, FileSystemExt, FindOptions, Finding, Fork, Kind, Limits, Name,
     NodeId, Problem, Severity, Walk,
 };
-use adit_ntfs::{LogState, Ntfs};
+use adit_ntfs::{LogState, Ntfs, Stale};
 use common::*;
 use std::sync::Arc;
 
@@ -242,7 +242,7 @@ fn a_log_that_was_not_finished_with_its_number_of_records() {
     let mut next = vec![0; 4096];
     put(&mut next, 0, b"RCRD");
     // 0x1030 bytes, of which 0xf08 were in the page before.
-    log_record(&mut next, 0x40 + 0x128, lsn(0x5168), 0x10, 1);
+    log_record(&mut next, 0x40 + 0x128, lsn(0x5168), 0x28, 1);
     fix(&mut next, 0x28);
     let cases = [
         (restart(0, 0, lsn(0x4040), lsn(0x5168)), (3, false)),
@@ -257,12 +257,93 @@ fn a_log_that_was_not_finished_with_its_number_of_records() {
         image.clusters(LOG + 5, &next);
         let fs = image.open().unwrap();
         let state = fs.log_state().unwrap();
-        assert_eq!(state, LogState::Unfinished { version: (1, 1), records, more });
+        let LogState::Unfinished { version, records: seen, more: on, .. } = state else {
+            panic!("{state:?}")
+        };
+        assert_eq!((version, seen, on), ((1, 1), records, more));
         let notes = fs.notes();
-        let severity =
-            if (records, more) == (0, false) { Severity::Warning } else { Severity::Error };
+        // None of these records asks for a change.
+        let severity = if more { Severity::Error } else { Severity::Warning };
         assert_eq!(note(&notes, "ntfs-log").severity, severity);
     }
+}
+
+/// A change record's data: what to do, to how many bytes, in which cluster at which sector.
+fn change(operation: usize, lcn: Option<u64>, sector: usize, redo: &[u8]) -> Vec<u8> {
+    let mut data = vec![0; 0x28];
+    put(&mut data, 0, &le16(operation));
+    put(&mut data, 4, &le16(0x28));
+    put(&mut data, 6, &le16(redo.len()));
+    put(&mut data, 0x0e, &le16(lcn.is_some().into()));
+    put(&mut data, 0x14, &le16(sector));
+    put(&mut data, 0x20, &le64(lcn.unwrap_or(0)));
+    data.extend_from_slice(redo);
+    data.resize(data.len().next_multiple_of(8), 0);
+    data
+}
+
+#[test]
+fn what_the_log_holds_and_the_disk_does_not_by_its_place() {
+    let mut image = sample();
+    // $Bitmap in a cluster of its own: bits 96 to 99 are set, 100 to 103 are not.
+    image.clusters(300, &[0x0f; 4096]);
+    let runs = Runs { kind: 0x80, clusters: 1, size: 64, pairs: run(1, 300), ..Runs::default() };
+    image.record(6, record(1, 0, &[standard(6), runs.bytes()]));
+    let record_26 = Some(MFT[0] as u64 + 6);
+    let steps = [
+        (1, change(0x07, record_26, 4, b"new value")),
+        (1, change(0x0e, Some(ROOT_BLOCKS as u64), 0, b"an entry")),
+        (1, change(0x15, Some(300), 0, &[le32(98), le32(4)].concat())),
+        (1, change(0x16, Some(300), 0, &[le32(101), le32(1)].concat())),
+        (1, change(0x08, Some(310), 0, b"bytes of a stream")),
+        (1, change(0x08, Some(311), 0, b"bytes on the disk")),
+        (1, change(0x1b, None, 0, b"")),
+        (2, change(0x05, record_26, 6, b"attribute")),
+    ];
+    image.clusters(311, b"bytes on the disk");
+    let lsn = |offset: u64| (3 << 12) | (offset / 8);
+    let mut page = vec![0; 4096];
+    put(&mut page, 0, b"RCRD");
+    log_record(&mut page, 0x40, lsn(0x4040), 0x10, 2);
+    let (mut at, mut last) = (0x80, 0);
+    for (transaction, data) in &steps {
+        last = lsn(0x4000 + at as u64);
+        log_record(&mut page, at, last, data.len(), 1);
+        put(&mut page, at + 0x24, &le32(*transaction));
+        put(&mut page, at + 0x30, data);
+        at += 0x30 + data.len();
+    }
+    fix(&mut page, 0x28);
+    // The index block and record 27 were written after their changes, record 26 before.
+    for place in [ROOT_BLOCKS * CLUSTER, Image::record_at(27)] {
+        put(&mut image.bytes, place + 8, &le64(last));
+    }
+    let area = restart(0, 0, lsn(0x4040), last);
+    image.clusters(LOG, &area);
+    image.clusters(LOG + 1, &area);
+    // The page was written beside the ring first; its place there is still empty.
+    put(&mut page, 8, &le64(0x4000));
+    put(&mut page, 0x20, &le64(last));
+    image.clusters(LOG + 2, &page);
+
+    let fs = image.open().unwrap();
+    let LogState::Unfinished { records, more, pending, .. } = fs.log_state().unwrap() else {
+        panic!("the log was finished")
+    };
+    assert_eq!((records, more), (8, false));
+    let missing = Stale { missing: 1, unfinished: 0 };
+    let unfinished = Stale { missing: 0, unfinished: 1 };
+    assert_eq!(pending.records, [(26, missing), (27, unfinished)].into());
+    assert_eq!(pending.index_blocks, [].into());
+    assert_eq!(pending.streams, [(310 * CLUSTER as u64, missing)].into());
+    assert_eq!(pending.clusters, [(100, true)].into());
+    assert_eq!((pending.transactions, pending.unplaced), (1, 0));
+    let notes = fs.notes();
+    let told = note(&notes, "ntfs-log-record");
+    assert_eq!(told.severity, Severity::Error);
+    assert!(told.text.contains("MFT record 26 (\"Hello.txt\")"), "{}", told.text);
+    assert!(note(&notes, "ntfs-log-bitmap").text.contains("1 clusters are in use"));
+    assert_eq!(note(&notes, "ntfs-log-stream").severity, Severity::Error);
 }
 
 #[test]
