@@ -37,7 +37,7 @@ def tried(*calls):
             pass
 
 
-def fill(root, can, many, sparse_bytes=1 << 40, seed=7, depth=60):
+def fill(root, can, many, sparse_bytes=1 << 40, seed=7, depth=60, longest=4000):
     """Fills `root`. `many`: files of the large folder; `can`: what the file system can hold."""
     r = random.Random(seed)
     here = os.getcwd()
@@ -53,7 +53,7 @@ def fill(root, can, many, sparse_bytes=1 << 40, seed=7, depth=60):
         if "allocate" in can:
             allocated(r)
         if "symlinks" in can:
-            links()
+            links(longest)
         if "links" in can:
             hard_links()
         if "devices" in can:
@@ -133,8 +133,7 @@ def sparse(r, sparse_bytes):
         tried(lambda: file.truncate(sparse_bytes))
         for offset in (0, 1 << 20, 123456789, 1 << 32, 1 << 35, sparse_bytes - 10):
             if offset < sparse_bytes:
-                file.seek(offset)
-                tried(lambda: (file.write(b"DATA%d" % offset), file.flush()))
+                tried(lambda: (file.seek(offset), file.write(b"DATA%d" % offset), file.flush()))
     with open("islands", "wb") as file:
         for n in range(60):
             file.seek(n * 300 * 1024 + r.randrange(1000))
@@ -172,12 +171,12 @@ def allocated(r):
         allocate(file.fileno(), 32, 4096 * 150, 4096 * 4)
 
 
-def links():
+def links(longest):
     os.mkdir("symlinks")
-    for length in (1, 10, 58, 59, 60, 61, 100, 200, 255, 300, 336, 337, 500, 1000, 1023, 4000):
+    for length in (1, 10, 58, 59, 60, 61, 100, 200, 255, 300, 336, 337, 500, 1000, 1023, longest):
         tried(lambda: os.symlink("t" * length, f"symlinks/l{length}"))
     os.symlink("/etc/passwd", "symlinks/absolute")
-    os.symlink(b"caf\xe9/\xff", b"symlinks/odd")
+    tried(lambda: os.symlink(b"caf\xe9/\xff", b"symlinks/odd"))
 
 
 def hard_links():
