@@ -344,8 +344,21 @@ fn fast_commit(steps: &[(u16, Vec<u8>)], sequence: u32, block_size: usize) -> Ve
     bytes
 }
 
-/// An image whose journal holds one fast commit and nothing else.
-fn with_fast_commit() -> (Made, Vec<u8>) {
+/// What an inode of 256 bytes has behind its fields with an attribute `user.j` of the value `old!`.
+fn attribute() -> Vec<u8> {
+    let mut bytes = vec![0; 96];
+    bytes[..4].copy_from_slice(&0xea02_0000u32.to_le_bytes());
+    // Name of one byte, of the users', its value at byte 88 behind the magic, four bytes.
+    bytes[4..8].copy_from_slice(&[1, 1, 88, 0]);
+    bytes[12] = 4;
+    bytes[20] = b'j';
+    bytes[92..].copy_from_slice(b"old!");
+    bytes
+}
+
+/// An image whose journal holds one fast commit, and before it nothing but, if asked for, the
+/// attribute of a file that the fast commit changes.
+fn with_fast_commit(attribute_before: bool) -> (Made, Vec<u8>) {
     let options = ["-t", "ext4", "-b", "1024", "-O", "fast_commit,^metadata_csum", "-J", "size=4"];
     let made = make(32, &options);
     let image = &made.image;
@@ -371,10 +384,28 @@ fn with_fast_commit() -> (Made, Vec<u8>) {
         0 => 256,
         blocks => blocks,
     };
-    // An empty whole transaction comes first: recovery needs a log to follow.
-    let place = journal_at(image, 1);
-    for (index, word) in [0xc03b_3998, 2, sequence].iter().enumerate() {
-        bytes[place + 4 * index..place + 4 * index + 4].copy_from_slice(&u32::to_be_bytes(*word));
+    let mut put = |place: usize, words: &[u32]| {
+        for (place, word) in (place..).step_by(4).zip(words) {
+            bytes[place..place + 4].copy_from_slice(&word.to_be_bytes());
+        }
+    };
+    let mut commit = 1;
+    if attribute_before {
+        // A descriptor of one block, the last and without a UUID.
+        put(
+            journal_at(image, 1),
+            &[0xc03b_3998, 1, sequence, u32::try_from(offset / 1024).unwrap(), 10],
+        );
+        commit = 3;
+    }
+    // A whole transaction comes first, or an empty one: recovery needs a log to follow.
+    put(journal_at(image, commit), &[0xc03b_3998, 2, sequence]);
+    if attribute_before {
+        let mut block = bytes[offset as usize / 1024 * 1024..][..1024].to_vec();
+        let behind = offset as usize % 1024 + 160;
+        block[behind..behind + 96].copy_from_slice(&attribute());
+        let place = journal_at(image, 2);
+        bytes[place..place + 1024].copy_from_slice(&block);
     }
     bytes[at + 0x1c..at + 0x20].copy_from_slice(&1u32.to_be_bytes());
     bytes[at + 0x2b] |= 0x20;
@@ -387,7 +418,7 @@ fn with_fast_commit() -> (Made, Vec<u8>) {
 
 #[test]
 fn fast_commits_as_e2fsck_replays_them() {
-    let (made, _) = with_fast_commit();
+    let (made, _) = with_fast_commit(false);
     let fs = agree("fast commit", &made.image, None);
     assert!(fs.notes().iter().any(|note| note.code == "ext-journal-fast"), "{:?}", fs.notes());
     assert_eq!(read(&fs, "fast"), pattern(61, 61));
@@ -399,8 +430,18 @@ fn fast_commits_as_e2fsck_replays_them() {
 }
 
 #[test]
+fn fast_commits_over_what_only_the_journal_before_them_holds() {
+    let (made, _) = with_fast_commit(true);
+    let fs = agree("fast commit over a transaction", &made.image, None);
+    let node = find(&fs, "a/f4096");
+    let xattrs = fs.xattrs(node).unwrap();
+    assert_eq!(xattrs.iter().map(|own| own.value.as_slice()).collect::<Vec<_>>(), [b"old!"]);
+    assert_eq!(fs.metadata(node).unwrap().size_bytes, 100);
+}
+
+#[test]
 fn a_damaged_journal_without_a_panic_or_an_endless_loop() {
-    let (fast, _) = with_fast_commit();
+    let (fast, _) = with_fast_commit(false);
     let (plain, first, _) = states(&["-t", "ext3", "-b", "1024", "-J", "size=1"]);
     let one = transaction(&plain.image, 1, &changes(&plain.image, &first), "");
     session(&plain.image, &["jo".into(), one, "jw -r 5000,6000".into(), "jc".into()]);
