@@ -9,7 +9,7 @@ use crate::map::{BlockMap, Tables};
 use adit_core::bytes::{narrow, u32_be};
 use adit_core::on_disk::Value;
 use adit_core::{
-    Disk, DiskExt, Error, Finding, Limits, Mapped, Place, Problem, Result, Slice, guid,
+    Disk, DiskExt, Error, Finding, Limits, Mapped, Place, Problem, Result, Severity, Slice, guid,
 };
 use std::sync::Arc;
 
@@ -160,10 +160,19 @@ impl Image {
             "the parent was written at {} by its footer, at {} by its child (seconds since 2000)",
             parent.timestamp, wanted.parent_timestamp
         );
-        vec![
-            Finding::info("vhd-parent-timestamp", text)
-                .at(Place::new("dynamic header").field("parent_timestamp")),
-        ]
+        // A child that was made here knows the stamp, and every change here gives another.
+        let is_ours = self.footer.raw.creator_application == crate::layout::CREATOR;
+        let severity = if is_ours { Severity::Warning } else { Severity::Info };
+        let finding = Finding::new(severity, "vhd-parent-timestamp", text)
+            .at(Place::new("dynamic header").field("parent_timestamp"));
+        vec![if is_ours {
+            finding.advise(
+                "the parent was changed after the child was made; if its data are the same, \
+                 `adit rebase --unsafe` onto it says so",
+            )
+        } else {
+            finding
+        }]
     }
 
     fn wanted_parent(&self) -> Result<&crate::layout::RawHeader> {

@@ -18,6 +18,9 @@ pub(crate) const COOKIE_BATMAP: &[u8; 8] = b"tdbatmap";
 /// A BAT entry without block.
 pub(crate) const BAT_UNUSED: u32 = 0xffff_ffff;
 
+/// Who made an image: what is written here as creator.
+pub const CREATOR: [u8; 4] = *b"adit";
+
 on_disk! {
     /// The footer; dynamic and differencing images hold a copy of it at offset 0.
     pub struct RawFooter (512 bytes, big_endian) {

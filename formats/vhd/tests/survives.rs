@@ -292,6 +292,93 @@ fn emptying_and_compacting() {
     let _ = Image::open(MemoryDisk::open("image", world.images().remove(0)), &Limits::default());
 }
 
+/// Images that a repair has something to do in, by what is wrong with them.
+fn damaged() -> Vec<(&'static str, Vec<u8>)> {
+    let mut blocks = vec![None; 8];
+    blocks[1] = Some(([0xff, 0xff], 5));
+    blocks[4] = Some(([0xff, 0xff], 6));
+    let sound = dynamic(blocks).bytes();
+    let with = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = sound.clone();
+        change(&mut bytes);
+        bytes
+    };
+    let end = sound.len();
+    vec![
+        ("no footer", with(&|bytes| bytes.truncate(end - 512))),
+        ("half a footer", with(&|bytes| bytes.truncate(end - 200))),
+        ("a damaged footer", with(&|bytes| bytes[end - 500..].fill(0x3c))),
+        ("no copy of the footer", with(&|bytes| bytes[..512].fill(0))),
+        (
+            "two footers of different age",
+            with(&|bytes| {
+                // A field that decides nothing, and its checksum: one's complement of the sum.
+                bytes[end - 512 + 84] = 1;
+                bytes[end - 512 + 67] -= 1;
+            }),
+        ),
+        (
+            "checksums that are wrong",
+            with(&|bytes| {
+                for at in [64, end - 512 + 64, 512 + 36] {
+                    bytes[at] ^= 0x40;
+                }
+            }),
+        ),
+        (
+            "an entry that points nowhere",
+            with(&|bytes| {
+                bytes[1536 + 8..1536 + 12].copy_from_slice(&0x00ff_0000u32.to_be_bytes());
+            }),
+        ),
+        (
+            "lost space before the footer",
+            with(&|bytes| {
+                let footer = bytes.split_off(end - 512);
+                bytes.extend([0x11; 3 * BLOCK]);
+                bytes.extend(footer);
+            }),
+        ),
+    ]
+}
+
+#[test]
+fn a_repair_of_whatever_can_be_repaired() {
+    use adit_vhd::writer::{RepairOptions, repair};
+    let what = RepairOptions { leaks: true, errors: true };
+    let mend = |world: &World, label: &str| {
+        let done = repair(&world.file(0), what, &Limits::default(), &mut |_| {});
+        let done = done.unwrap_or_else(|error| panic!("{label}: {error}"));
+        assert_eq!(done.left, 0, "{label}");
+        disk_bytes(&*read(world.images().remove(0), None, label))
+    };
+    for (name, bytes) in damaged() {
+        let opened = open(bytes.clone()).is_ok();
+        let world = World::of(vec![bytes]);
+        let whole = mend(&world, name);
+        assert_eq!(whole[4 * BLOCK..5 * BLOCK], [6; BLOCK], "{name}");
+        let mut count = 0;
+        for cut in world.cuts(5, 24) {
+            let label = format!("{name}: {}", cut.label);
+            let bytes = cut.images.into_iter().next().unwrap();
+            // What could be opened still can, and shows no other bytes.
+            match open(bytes.clone()).and_then(|image| image.disk("image", None)) {
+                Ok(disk) => {
+                    for at in (0..whole.len()).step_by(BLOCK) {
+                        if let Ok(now) = adit_core::DiskExt::read_vec(&*disk, at as u64, BLOCK) {
+                            assert!(now == whole[at..at + BLOCK], "{label}, byte {at:#x}");
+                        }
+                    }
+                }
+                Err(error) => assert!(!opened, "{label}: {error}"),
+            }
+            assert!(mend(&World::of(vec![bytes]), &label) == whole, "{label}");
+            count += 1;
+        }
+        assert!(count > 2, "{name}: {count} states");
+    }
+}
+
 #[test]
 fn a_medium_that_fails_at_any_moment() {
     for count in 0..120 {

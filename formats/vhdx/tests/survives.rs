@@ -371,6 +371,146 @@ fn the_writing_back_of_a_log_that_was_left_behind() {
     }
 }
 
+/// What file systems promise of space that was never written, unlike a bare device.
+fn reads_as_zeros(mut bytes: Vec<u8>) -> Vec<u8> {
+    for sector in bytes.chunks_mut(512) {
+        if sector.iter().all(|&byte| byte == 0xdb) {
+            sector.fill(0);
+        }
+    }
+    bytes
+}
+
+#[test]
+fn work_that_trusts_new_space_to_read_as_zeros() {
+    let (bytes, parent) = base(SIZE);
+    for (seed, over) in [(21, None), (22, Some(parent))] {
+        let (world, start) = match over {
+            None => (made(CreateOptions::dynamic(SIZE as u64)), vec![0; SIZE]),
+            Some(_) => (made(CreateOptions::over(record(SIZE))), bytes.clone()),
+        };
+        let open = |world: &World| {
+            Writer::open(world.file(0), "image", over.clone(), &Limits::default()).unwrap()
+        };
+        let disk = open(&world);
+        let mut model = Model::of(start, seed);
+        model.run(&disk, 30, Some(&world));
+        // Space that held something is given out again.
+        for block in 0..3 {
+            model.zero(&disk, block * MIB..(block + 1) * MIB);
+            model.flush(&disk, Some(&world));
+            let at = (block + 1) * MIB + 70_000;
+            model.write(&disk, at..at + 3000);
+        }
+        model.flush(&disk, Some(&world));
+        model.run(&disk, 20, Some(&world));
+        model.verify(&disk);
+        let mut count = 0;
+        for cut in world.cuts(17, 6) {
+            let bytes = reads_as_zeros(cut.images.into_iter().next().unwrap());
+            let disk = read(bytes.clone(), over.clone(), &cut.label);
+            model.verify_cut(&*disk, cut.acknowledged);
+            drop(disk);
+            count += 1;
+            if count % 16 == 0 {
+                let again = World::of(vec![bytes]);
+                let writer = open(&again);
+                model.verify_cut(&writer, cut.acknowledged);
+                writer.write_at(&[0x77; 700], 3 * MIB as u64).unwrap();
+                writer.close().unwrap();
+                let disk = read(again.images().remove(0), over.clone(), &cut.label);
+                assert_eq!(disk.read_vec(3 * MIB as u64, 700).unwrap(), [0x77; 700]);
+            }
+        }
+        assert!(count > 20, "only {count} states");
+    }
+}
+
+/// Images that a repair has something to do in, by what is wrong with them.
+fn damaged() -> Vec<(&'static str, Vec<u8>)> {
+    let world = made(CreateOptions::dynamic(4 * MIB as u64));
+    let disk = writer(&world, None);
+    disk.write_at(&vec![5; MIB], 0).unwrap();
+    disk.write_at(&[6; 5000], 2 * MIB as u64).unwrap();
+    disk.flush().unwrap();
+    let mut dirty = world.images().remove(0);
+    disk.close().unwrap();
+    let sound = world.images().remove(0);
+    dirty[BAT..BAT + PAGE].fill(0);
+    let wiped = |at: usize, length: usize| {
+        let mut bytes = sound.clone();
+        bytes[at..at + length].fill(0x3c);
+        bytes
+    };
+    let mut nowhere = sound.clone();
+    // Block 0 fully present, 200 MiB into the file.
+    nowhere[BAT..BAT + 8].copy_from_slice(&(200u64 << 20 | 6).to_le_bytes());
+    let mut longer = sound.clone();
+    longer.resize(sound.len() + 3 * MIB, 0x11);
+    vec![
+        ("a log to replay", dirty),
+        ("a damaged first header", wiped(64 << 10, 4096)),
+        ("a damaged second header", wiped(128 << 10, 4096)),
+        ("a damaged first region table", wiped(192 << 10, 4096)),
+        ("a damaged second region table", wiped(256 << 10, 64 << 10)),
+        ("an entry that points nowhere", nowhere),
+        ("lost space at the end", longer),
+    ]
+}
+
+#[test]
+fn a_repair_of_whatever_can_be_repaired() {
+    use adit_vhdx::writer::{RepairOptions, repair};
+    let what = RepairOptions { leaks: true, errors: true };
+    let mend = |world: &World, label: &str| {
+        let done = repair(&world.file(0), what, &Limits::default(), &mut |_| {});
+        let done = done.unwrap_or_else(|error| panic!("{label}: {error}"));
+        assert_eq!(done.left, 0, "{label}");
+        bytes_of(&*read(world.images().remove(0), None, label))
+    };
+    for (name, bytes) in damaged() {
+        let world = World::of(vec![bytes]);
+        let whole = mend(&world, name);
+        assert_eq!(whole[2 * MIB..2 * MIB + 5000], [6; 5000], "{name}");
+        let mut count = 0;
+        for cut in world.cuts(5, 12) {
+            let label = format!("{name}: {}", cut.label);
+            let bytes = cut.images.into_iter().next().unwrap();
+            let image = open(bytes.clone()).unwrap_or_else(|error| panic!("{label}: {error}"));
+            let disk = image.disk("image", None).unwrap();
+            for at in (0..whole.len()).step_by(MIB) {
+                if let Ok(now) = disk.read_vec(at as u64, MIB) {
+                    assert!(now == whole[at..at + MIB], "{label}, byte {at:#x}");
+                }
+            }
+            assert!(mend(&World::of(vec![bytes]), &label) == whole, "{label}");
+            count += 1;
+        }
+        assert!(count > 1, "{name}: {count} states");
+    }
+}
+
+#[test]
+fn identities_and_fields_that_are_changed() {
+    let world = made(CreateOptions::dynamic(2 * MIB as u64));
+    let disk = writer(&world, None);
+    disk.write_at(&[3; 3000], 5000).unwrap();
+    disk.close().unwrap();
+    let before = bytes_of(&disk);
+    world.settle();
+    disk.modify("virtual_disk_id", "01020304-0506-0708-090A-0B0C0D0E0F10").unwrap();
+    disk.modify("data_write_guid", "{01020304-0506-0708-090A-0B0C0D0E0F11}").unwrap();
+    disk.modify("creator", "somebody else").unwrap();
+    disk.close().unwrap();
+    let mut count = 0;
+    for cut in world.cuts(9, 10) {
+        let now = read(cut.images.into_iter().next().unwrap(), None, &cut.label);
+        assert!(bytes_of(&*now) == before, "{}", cut.label);
+        count += 1;
+    }
+    assert!(count > 10, "{count}");
+}
+
 #[test]
 fn a_medium_that_fails_at_any_moment() {
     let sample = vec![5; 3 * MIB];

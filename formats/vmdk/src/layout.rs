@@ -80,7 +80,7 @@ pub(crate) const MARKER_FOOTER: u32 = 3;
 pub(crate) const MARKER_PROGRESS: u32 = 4;
 
 on_disk! {
-    /// Header of an ESX sparse extent, as far as readers need it.
+    /// Header of an ESX sparse extent.
     pub struct CowdHeader (2048 bytes, little_endian) {
         0 magic: [u8; 4],
         /// 1.
@@ -96,10 +96,16 @@ on_disk! {
         24 directory_entries: u32,
         /// Where the next grain or table goes. Unit: sectors.
         28 next_free: u32,
+        /// Of a child: the parent's name, which newer hosts leave empty. Of a disk without
+        /// parent: cylinders, heads and sectors, 4 bytes each.
+        32 parent_name: [u8; 1024],
+        /// Generation of the parent when the child was made.
+        1056 parent_generation: u32,
         1060 generation: u32,
         1064 name: [u8; 60],
         1124 description: [u8; 512],
         1636 saved_generation: u32,
+        1640 reserved: [u8; 8],
         /// Not 0 while somebody writes.
         1648 unclean: u32,
     }

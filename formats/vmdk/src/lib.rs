@@ -6,6 +6,7 @@
 //! - [`open`]: the disk, once somebody has found those files. [`Descriptor::accepts_parent`]
 //!   tells whether a parent is the right one.
 //! - [`check_sparse`]: every table of a sparse extent, and every compressed grain.
+//! - [`Structures`]: header fields, keys and entries, to be shown.
 //! - [`Files`]: a disk with all its extents, to be checked.
 //! - [`Writer`]: a disk to write to; [`create`] makes a new one, [`repair()`] mends an extent.
 //! - [`open_sparse`]: a sparse file that was opened by itself; [`embedded_descriptor`] is the
@@ -14,7 +15,8 @@
 //! Files, in order: `probe` → `descriptor` (lines, with `extent` for the extent lines) →
 //! `reference` and `parent` → `open`, which joins flat extents, zeros and what `sparse` opens:
 //! `hosted` (with `stream`), `cowd` and `sesparse` read headers (`layout`) and a `directory`;
-//! `grains` maps through `tables`, and `inflate` decodes grains. `check` and `whole` verify them.
+//! `grains` maps through `tables`, and `inflate` decodes grains. `check` and `whole` verify them,
+//! `inspect` shows them.
 //! `writer` changes images in place; `write` lays out new ones front to back, for converters.
 #![forbid(unsafe_code)]
 #![deny(
@@ -35,6 +37,7 @@ mod extent;
 mod grains;
 mod hosted;
 mod inflate;
+mod inspect;
 mod layout;
 mod open;
 mod parent;
@@ -51,6 +54,7 @@ mod writer;
 pub use check::check_sparse;
 pub use descriptor::{Descriptor, Entry};
 pub use extent::{Access, ExtentLine, ExtentType};
+pub use inspect::Structures;
 pub use open::{Opened, open};
 pub use probe::{Embedded, Kind, embedded, probe};
 pub use reference::{Purpose, Reference};

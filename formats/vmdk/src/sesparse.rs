@@ -79,7 +79,7 @@ impl Areas {
     }
 
     /// Errors: `Corrupt` if two areas share a byte: writes to one would have hit the other.
-    fn apart(self) -> Result<Areas> {
+    pub fn apart(self) -> Result<Areas> {
         let mut all = vec![("extent header", 0..512)];
         for (name, range) in self.named() {
             if let Some((other, _)) = all.iter().find(|(_, other)| overlap(other, range)) {

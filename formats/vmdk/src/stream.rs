@@ -17,10 +17,10 @@ use std::sync::Arc;
 /// How far before the end of the file the footer is looked for. Unit: bytes.
 const PADDING_MAX: u64 = 64 << 10;
 
-/// Reads the footer: the last sector that is not all zeros, for the end marker is.
+/// Finds the footer: the last sector that is not all zeros, for the end marker is. Unit: bytes.
 ///
-/// Errors: `Corrupt` if there is none, or it says something else than the header.
-pub(crate) fn footer(file: &Arc<dyn Disk>, header: &Hosted) -> Result<Hosted> {
+/// Errors: `Corrupt` if there is none.
+pub(crate) fn footer_at(file: &Arc<dyn Disk>) -> Result<u64> {
     let size = file.size_bytes();
     let end = size.checked_div(SECTOR_BYTES).unwrap_or(0).saturating_mul(SECTOR_BYTES);
     let start = end.saturating_sub(PADDING_MAX);
@@ -28,19 +28,24 @@ pub(crate) fn footer(file: &Arc<dyn Disk>, header: &Hosted) -> Result<Hosted> {
     let tail = file.read_vec(start, length)?;
     let last = tail.chunks(HostedHeader::SIZE).rposition(|sector| sector.iter().any(|&b| b != 0));
     let at = start.saturating_add(wide(last.unwrap_or(0)).saturating_mul(SECTOR_BYTES));
-    let place = || Place::new("stream footer").byte(at);
     let missing = || {
         Error::corrupt(Problem::Missing, "the file does not end with a footer")
-            .at(place())
+            .at(Place::new("stream footer").byte(at))
             .advise("the file was cut short; get a complete copy")
     };
     if at == 0 || last.is_none() {
         return Err(missing());
     }
     let raw = HostedHeader::read(&file.read_prefix(at, HostedHeader::SIZE)?)?;
-    if &raw.magic != b"KDMV" {
-        return Err(missing());
-    }
+    if &raw.magic == b"KDMV" { Ok(at) } else { Err(missing()) }
+}
+
+/// Reads the footer.
+///
+/// Errors: `Corrupt` if there is none, or it says something else than the header.
+pub(crate) fn footer(file: &Arc<dyn Disk>, header: &Hosted) -> Result<Hosted> {
+    let at = footer_at(file)?;
+    let place = || Place::new("stream footer").byte(at);
     let footer = Hosted::read(file, at).map_err(|error| error.at(place()))?;
     let key = |hosted: &Hosted| {
         let raw = &hosted.raw;

@@ -6,7 +6,7 @@ use super::{
 use crate::Fact;
 use crate::formats::Ends;
 use adit_core::{Check, Disk, DiskExt, Error, Finding, Inspect, Interrupt, Limits, Result};
-use adit_vmdk::{Descriptor, Kind, Purpose, Reference};
+use adit_vmdk::{Descriptor, Kind, Purpose, Reference, Structures};
 use std::sync::Arc;
 
 #[derive(Debug)]
@@ -15,6 +15,7 @@ struct Vmdk {
     kind: Kind,
     /// None in an extent by itself.
     descriptor: Option<Descriptor>,
+    structures: Structures,
     limits: Limits,
 }
 
@@ -40,7 +41,8 @@ pub(crate) fn read(file: Arc<dyn Disk>, limits: &Limits) -> Result<Box<dyn Image
         Kind::Descriptor => Some(Descriptor::parse(&text_of(&file, limits)?, limits)?),
         _ => adit_vmdk::embedded_descriptor(&file, limits)?,
     };
-    Ok(Box::new(Vmdk { file, kind, descriptor, limits: limits.clone() }))
+    let structures = Structures::of(Arc::clone(&file), limits)?;
+    Ok(Box::new(Vmdk { file, kind, descriptor, structures, limits: limits.clone() }))
 }
 
 impl Image for Vmdk {
@@ -100,7 +102,7 @@ impl Image for Vmdk {
     }
 
     fn inspect(&self) -> Option<&dyn Inspect> {
-        None
+        Some(&self.structures)
     }
 
     fn disk(&self, name: &str, parts: Parts, extent: Find<'_>) -> Result<Contents> {

@@ -174,7 +174,9 @@ impl WritableMap for Blocks {
         if tail_moves {
             state.tail = Some(old_end);
         }
-        let footer = RawFooter { timestamp: now(), ..state.footer.clone() };
+        // Children tell by it that something changed, twice in a second too.
+        let timestamp = now().max(state.footer.timestamp.saturating_add(1));
+        let footer = RawFooter { timestamp, ..state.footer.clone() };
         let mut stages = state.replace_footer(footer)?;
         if tail_moves {
             // The file ends in anything; the copy at offset 0 counts until it is cut.

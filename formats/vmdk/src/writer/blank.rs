@@ -141,10 +141,13 @@ pub(crate) fn cowd_extent(
         directory: 4,
         directory_entries: small(entries)?,
         next_free: small(next)?,
+        parent_name: [0; 1024],
+        parent_generation: 0,
         generation: 0,
         name: [0; 60],
         description: [0; 512],
         saved_generation: 0,
+        reserved: [0; 8],
         unclean: 0,
     };
     let mut bytes = vec![0; CowdHeader::SIZE];

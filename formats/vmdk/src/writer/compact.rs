@@ -5,7 +5,7 @@
 //! not used again before the cut: every state between reads the same.
 
 use super::Writer;
-use super::extent::{Layout, Position, SparseExtent, State, changes};
+use super::extent::{Layout, Position, State, ZERO_SESPARSE, changes};
 use super::survey::Survey;
 use crate::directory::entry;
 use crate::tables::Grain;
@@ -29,13 +29,11 @@ pub struct Compacted {
 impl Writer {
     /// Compacts every sparse extent. The disk reads the same before, after and meanwhile.
     ///
-    /// Errors: `Unsupported` for disks without extents that can be: flat ones, and seSparse,
-    /// which are written anew instead; `Interrupted`, and then the image is sound.
+    /// Errors: `Unsupported` for disks without sparse extents; `Interrupted`, and then the image
+    /// is sound.
     pub fn compact(&mut self, interrupt: &Interrupt) -> Result<Compacted> {
-        let can = |extent: &&SparseExtent| !matches!(extent.read().layout, Layout::SeSparse(_));
-        let count = wide(self.map().sparse().count());
-        if count == 0 || wide(self.map().sparse().filter(can).count()) < count {
-            let detail = "flat and seSparse extents cannot be compacted where they are";
+        if self.map().sparse().next().is_none() {
+            let detail = "flat extents cannot be compacted where they are";
             return Err(self.named(Error::unsupported(detail).advise(
                 "convert the disk into a new image; a file system may punch holes into flat files",
             )));
@@ -72,6 +70,7 @@ impl Writer {
             let moved = self.stage(number, |state, file| state.move_down(&mut plan, file))?;
             done.moved_grains = done.moved_grains.saturating_add(moved.unwrap_or(0));
         }
+        self.forget_tail(number, bits_max, interrupt)?;
         let freed = self.stage(number, |state, file| {
             let survey =
                 Survey::of(&state.map, bits_max, interrupt, &mut |_, _, error| Err(error))?;
@@ -81,7 +80,30 @@ impl Writer {
         Ok(())
     }
 
-    fn with<T>(
+    /// seSparse: what is cut off must be free in its maps as well.
+    fn forget_tail(&self, number: usize, bits_max: u64, interrupt: &Interrupt) -> Result<()> {
+        let end = self.with(number, |state| {
+            if !matches!(state.layout, Layout::SeSparse(_)) {
+                return Ok(None);
+            }
+            let bad = &mut |_, _, error| Err(error);
+            let survey = Survey::of(&state.map, bits_max, interrupt, bad)?;
+            Ok(Some(survey.end.max(state.first_grain())))
+        })?;
+        let Some(end) = end.flatten() else { return Ok(()) };
+        let mut next = Some(0);
+        while let Some(at) = next {
+            interrupt.check()?;
+            self.stage(number, |state, file| {
+                let (stage, more) = state.forget_backs(end, at, file)?;
+                next = more;
+                Ok((vec![stage], ()))
+            })?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn with<T>(
         &self,
         number: usize,
         op: impl FnOnce(&mut State) -> Result<T>,
@@ -92,7 +114,7 @@ impl Writer {
     }
 
     /// One change of an extent, durable when this returns.
-    fn stage<T>(
+    pub(super) fn stage<T>(
         &self,
         number: usize,
         op: impl FnOnce(&mut State, usize) -> Result<(Vec<Stage>, T)>,
@@ -160,6 +182,7 @@ impl State {
         let zero = match &self.layout {
             _ if !parent => 0,
             Layout::Hosted(header) if header.zero_grains() => 1,
+            Layout::SeSparse(_) => ZERO_SESPARSE,
             _ => return Ok((Vec::new(), 0)),
         };
         let entries = self.map.tables.load(table)?;
@@ -231,7 +254,7 @@ impl State {
         let moved = wide(moves.len());
         let mut data = Stage::new();
         for (position, to, bytes) in moves {
-            self.set(&position, self.encode(to))?;
+            self.point(&position, to)?;
             data.push(Change::Write { file, offset: to, bytes });
         }
         Ok((vec![data], moved))
@@ -241,7 +264,8 @@ impl State {
     fn cut(&mut self, end: u64, file: usize) -> (Vec<Stage>, u64) {
         let end = match &self.layout {
             Layout::Hosted(header) => end.max(header.overhead_bytes()),
-            _ => end,
+            Layout::SeSparse(header) => end.max(header.areas.grains.start),
+            Layout::Cowd(_) => end,
         };
         let size = self.file_size();
         for space in [&mut self.free, &mut self.freed, &mut self.freeing] {

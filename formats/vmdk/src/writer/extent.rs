@@ -20,7 +20,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 /// Entry of a grain table that says "zeros" in hosted extents.
 const ZERO_HOSTED: u64 = 1;
 /// The same in seSparse extents.
-const ZERO_SESPARSE: u64 = 2 << 60;
+pub(crate) const ZERO_SESPARSE: u64 = 2 << 60;
 /// Which of the three layouts an extent has.
 #[derive(Clone, Debug)]
 pub(crate) enum Layout {
@@ -58,6 +58,8 @@ pub(crate) struct State {
     pub new_tables: BTreeSet<u64>,
     /// seSparse: which grain of the disk stands in a grain of the file, where not recorded.
     pub backs: BTreeMap<u64, u64>,
+    /// seSparse: areas that were replaced by larger ones.
+    pub dead: Vec<Range<u64>>,
 }
 
 /// Changes of one file, in three stages.
@@ -248,14 +250,19 @@ impl State {
         while start < covers.end {
             let position = Position::of(&self.map, start);
             self.set(&position, self.encode(at))?;
-            if matches!(self.layout, Layout::SeSparse(_)) {
-                let number = self.number(at);
-                self.backs.insert(number, start.checked_div(grain).unwrap_or(0));
-            }
+            self.note_back(at, start.checked_div(grain).unwrap_or(0));
             start = start.saturating_add(grain);
             at = at.saturating_add(grain);
         }
         Ok(())
+    }
+
+    /// seSparse: what stands at byte `at` of the file is this grain of the disk.
+    pub fn note_back(&mut self, at: u64, grain: u64) {
+        if matches!(self.layout, Layout::SeSparse(_)) {
+            let number = self.number(at);
+            self.backs.insert(number, grain);
+        }
     }
 
     /// A fresh place that nothing will point to.

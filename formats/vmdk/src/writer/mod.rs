@@ -3,7 +3,7 @@
 //! Files, in order: `open` takes an image apart → `map` puts its extents side by side for the
 //! engine → `extent` gives places to grains, with `space` for what was let go and `survey` for
 //! what is in use → `record` says in which order tables are written. `text` changes descriptors.
-//! `change`, `resize` and `compact` are what tools do to an image; `create` (with `blank`)
+//! `change`, `resize` (with `room`) and `compact` are what tools do to an image; `create` (with `blank`)
 //! makes one, `repair` mends one.
 
 mod blank;
@@ -16,6 +16,7 @@ mod open;
 mod record;
 pub(crate) mod repair;
 mod resize;
+mod room;
 mod space;
 pub(crate) mod survey;
 mod text;
@@ -140,11 +141,16 @@ impl WritableDisk for Writer {
 impl WritableImage for Writer {
     /// Grows the disk, or cuts zeros off a flat one.
     ///
-    /// Errors: `Unsupported` for seSparse extents, for a split disk that would need another
-    /// file ([`Writer::extend`] makes it), for sparse disks that shrink, and for disks
+    /// Errors: `Unsupported` for seSparse extents that are too full, for a split disk that would
+    /// need another file ([`Writer::extend`] makes it), for sparse disks that shrink, and for disks
     /// smaller than their parent; `Invalid` for data that would be cut off.
     fn resize(&self, size_bytes: u64) -> Result<()> {
-        self.altered(|| self.inner.alter(|map| Ok((map.resize(size_bytes)?, ()))))
+        self.altered(|| {
+            if size_bytes.is_multiple_of(crate::SECTOR_BYTES) {
+                self.make_room(size_bytes)?;
+            }
+            self.inner.alter(|map| Ok((map.resize(size_bytes)?, ())))
+        })
     }
 
     fn set_parent(&self, parent: Option<&ParentRecord>) -> Result<()> {

@@ -375,6 +375,7 @@ pub(crate) fn state_of(
         changed: BTreeMap::new(),
         new_tables: BTreeSet::new(),
         backs: BTreeMap::new(),
+        dead: Vec::new(),
     };
     state.adopt(&survey)?;
     state.make_equal(&survey.differ, limits)?;

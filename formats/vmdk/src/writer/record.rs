@@ -96,7 +96,8 @@ impl State {
             tables.changed.remove(&index);
             tables.cache.forget(&(tables.extent, index));
         }
-        let freed: Vec<Range<u64>> = self.freeing.ranges().collect();
+        let mut freed: Vec<Range<u64>> = self.freeing.ranges().collect();
+        freed.append(&mut self.dead);
         self.free.append(&mut self.freeing);
         self.free.keep(FREE_RANGES_MAX);
         freed

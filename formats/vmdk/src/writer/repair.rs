@@ -72,6 +72,7 @@ pub fn repair(
         changed: BTreeMap::new(),
         new_tables: BTreeSet::new(),
         backs: BTreeMap::new(),
+        dead: Vec::new(),
     };
     let done = Repaired::default();
     let mut repair = Repair { file, state, what, limits, report, done, budget };

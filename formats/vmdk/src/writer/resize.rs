@@ -175,23 +175,25 @@ fn reads_zero(file: &Arc<dyn Disk>, range: Range<u64>) -> Result<bool> {
 impl State {
     /// Makes room for an extent of `size` bytes.
     fn grow(&mut self, file: usize, size: u64, bytes_max: u64) -> Result<Vec<Stage>> {
-        if matches!(self.layout, Layout::SeSparse(_)) {
-            let detail = "the areas of an seSparse extent are made for one size";
-            return Err(Error::unsupported(detail)
-                .advise("grow the base, and make a new delta of the new size"));
-        }
+        let sesparse = matches!(self.layout, Layout::SeSparse(_));
         let grain = self.map.grain_bytes;
         let span = grain.saturating_mul(self.map.tables.entries_per_table).max(1);
         let (now, needed) = (self.map.tables.directory.entries(), size.div_ceil(span));
-        self.check_room(size, needed, bytes_max)?;
+        if !sesparse {
+            self.check_room(size, needed, bytes_max)?;
+        }
         let mut stages: Vec<Stage> = vec![self.clear_tail(file)?];
         self.clear_surplus()?;
         let steps = self.steps()?;
         stages.extend(steps.map(|writes| changes(file, writes).collect()));
-        if needed > now {
+        if sesparse {
+            stages.extend(self.grow_sesparse(file, size)?);
+        } else if needed > now {
             stages.extend(self.more_tables(file, now, needed));
         }
-        stages.push(self.header(file, size)?);
+        if !sesparse {
+            stages.push(self.header(file, size)?);
+        }
         self.map.size_bytes = size;
         self.last = true;
         Ok(stages)
