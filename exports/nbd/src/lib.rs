@@ -17,6 +17,7 @@ mod counters;
 mod errors;
 mod export;
 mod protocol;
+mod pump;
 mod server;
 mod socket;
 

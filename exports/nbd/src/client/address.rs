@@ -1,6 +1,8 @@
-//! NBD URIs: `nbd://HOST[:PORT]/EXPORT` and `nbd+unix:///EXPORT?socket=PATH`.
+//! NBD URIs: `nbd://HOST[:PORT]/EXPORT` and `nbd+unix:///EXPORT?socket=PATH`; `nbds` and
+//! `nbds+unix` are encrypted, with `tls-certificates=FOLDER` and perhaps `tls-hostname=NAME`.
 //!
-//! Source: the NBD URI document of the NetworkBlockDevice project, `doc/uri.md`.
+//! Source: the NBD URI document of the NetworkBlockDevice project, `doc/uri.md`; the names of the
+//! TLS parameters are those that libnbd documents.
 
 use adit_core::{Error, Problem, Result};
 use std::ffi::OsString;
@@ -16,6 +18,16 @@ const DEFAULT_PORT: u16 = 10809;
 pub struct Address {
     pub(super) place: Place,
     pub(super) export: String,
+    pub(super) tls: Option<TlsPlace>,
+}
+
+/// How a connection is encrypted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct TlsPlace {
+    /// With `ca-cert.pem` and what else there is.
+    pub(super) folder: Option<PathBuf>,
+    /// Whom the server's certificate must name, if not the host of the address.
+    pub(super) hostname: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,12 +39,27 @@ pub(super) enum Place {
 impl Address {
     /// An export behind a Unix socket.
     pub fn unix(socket: impl Into<PathBuf>, export: impl Into<String>) -> Address {
-        Address { place: Place::Unix(socket.into()), export: export.into() }
+        Address { place: Place::Unix(socket.into()), export: export.into(), tls: None }
     }
 
     /// An export behind a TCP port.
     pub fn tcp(host: impl Into<String>, port: u16, export: impl Into<String>) -> Address {
-        Address { place: Place::Tcp(host.into(), port), export: export.into() }
+        Address { place: Place::Tcp(host.into(), port), export: export.into(), tls: None }
+    }
+
+    /// Encrypts connections: `folder` holds `ca-cert.pem`, whose certificates are trusted, and
+    /// perhaps `client-cert.pem` with `client-key.pem`.
+    pub fn encrypted(mut self, folder: impl Into<PathBuf>) -> Address {
+        self.tls.get_or_insert_default().folder = Some(folder.into());
+        self
+    }
+
+    /// The machine it is on.
+    pub(super) fn host(&self) -> &str {
+        match &self.place {
+            Place::Tcp(host, _) => host,
+            Place::Unix(_) => "localhost",
+        }
     }
 
     pub(super) fn layer(&self) -> String {
@@ -43,12 +70,13 @@ impl Address {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let export = self.export.escape_debug();
+        let scheme = if self.tls.is_some() { "nbds" } else { "nbd" };
         match &self.place {
             Place::Tcp(host, port) if host.contains(':') => {
-                write!(f, "nbd://[{host}]:{port}/{export}")
+                write!(f, "{scheme}://[{host}]:{port}/{export}")
             }
-            Place::Tcp(host, port) => write!(f, "nbd://{host}:{port}/{export}"),
-            Place::Unix(path) => write!(f, "nbd+unix:///{export}?socket={}", path.display()),
+            Place::Tcp(host, port) => write!(f, "{scheme}://{host}:{port}/{export}"),
+            Place::Unix(path) => write!(f, "{scheme}+unix:///{export}?socket={}", path.display()),
         }
     }
 }
@@ -69,27 +97,41 @@ impl FromStr for Address {
         if export.len() > crate::protocol::STRING_BYTES_MAX {
             return Err(bad("the name of the export is too long"));
         }
+        let parameter = |name: &str| {
+            let mut parts = query.split('&').filter_map(|part| part.split_once('='));
+            parts.find(|(key, _)| *key == name).map(|(_, value)| value)
+        };
         let place = match scheme {
-            "nbd" | "nbd+tcp" => {
+            "nbd" | "nbd+tcp" | "nbds" | "nbds+tcp" => {
                 let (host, port) =
                     host_and_port(authority).ok_or_else(|| bad("no host and port"))?;
                 Place::Tcp(host, port)
             }
-            "nbd+unix" => {
-                let socket = query.split('&').find_map(|part| part.strip_prefix("socket="));
-                let socket = socket.filter(|_| authority.is_empty());
+            "nbd+unix" | "nbds+unix" => {
+                let socket = parameter("socket").filter(|_| authority.is_empty());
                 let path = socket.and_then(decode).filter(|path| !path.is_empty());
                 let path = path.ok_or_else(|| bad("no socket=PATH"))?;
                 Place::Unix(OsString::from_vec(path).into())
             }
-            "nbds" | "nbds+unix" => {
-                return Err(Error::unsupported(format!("{uri:?} asks for TLS"))
-                    .advise("carry the connection through a tunnel such as ssh -L"));
-            }
             _ => return Err(bad("an unknown scheme")),
         };
-        Ok(Address { place, export })
+        let tls = if scheme.starts_with("nbds") { Some(tls_of(&parameter)?) } else { None };
+        Ok(Address { place, export, tls })
     }
+}
+
+fn tls_of<'a>(parameter: &impl Fn(&str) -> Option<&'a str>) -> Result<TlsPlace> {
+    if parameter("tls-psk-file").is_some() {
+        return Err(Error::unsupported("keys that both sides know already (TLS-PSK)")
+            .advise("the library that encrypts knows certificates only: use tls-certificates="));
+    }
+    let text = |name: &str| {
+        let broken = || Error::invalid(Problem::BadValue, format!("{name}= has a broken % escape"));
+        parameter(name).map(|value| decode(value).ok_or_else(broken)).transpose()
+    };
+    let folder = text("tls-certificates")?.map(|path| OsString::from_vec(path).into());
+    let hostname = text("tls-hostname")?.map(|name| String::from_utf8_lossy(&name).into_owned());
+    Ok(TlsPlace { folder, hostname })
 }
 
 fn host_and_port(authority: &str) -> Option<(String, u16)> {
@@ -134,14 +176,22 @@ mod tests {
     }
 
     #[test]
+    fn an_encrypted_address_says_whom_to_trust() {
+        let parse = |uri: &str| uri.parse::<Address>().unwrap();
+        let plain = Address::tcp("h", 10809, "x").encrypted("/a b");
+        assert_eq!(parse("nbds://h/x?tls-certificates=/a%20b"), plain);
+        assert_eq!(plain.to_string(), "nbds://h:10809/x");
+        let unix = parse("nbds+unix:///?socket=/s&tls-certificates=/c&tls-hostname=web");
+        assert_eq!(unix.tls.unwrap().hostname.as_deref(), Some("web"));
+        let psk = "nbds://h/x?tls-psk-file=/keys".parse::<Address>().unwrap_err();
+        assert_eq!(psk.kind(), adit_core::Kind::Unsupported);
+    }
+
+    #[test]
     fn what_is_no_address_is_refused_with_the_two_forms() {
         for uri in ["nbd:///x", "nbd+unix:///x", "nbd://h:99999/", "x", "nbd://h/%zz", "ftp://h/"] {
             let error = uri.parse::<Address>().unwrap_err();
             assert!(error.advice().unwrap().contains("nbd+unix:///EXPORT?socket=PATH"), "{uri}");
         }
-        assert_eq!(
-            "nbds://h/x".parse::<Address>().unwrap_err().kind(),
-            adit_core::Kind::Unsupported
-        );
     }
 }

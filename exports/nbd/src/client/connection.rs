@@ -3,6 +3,7 @@
 use super::address::{Address, Place};
 use super::negotiate::{Offer, negotiate, receive, send, violation};
 use super::reply::{Covered, Header};
+use super::tls::ClientTls;
 use super::{Broken, ClientOptions};
 use crate::errors::{error_of, tame};
 use crate::protocol::*;
@@ -45,13 +46,22 @@ impl Connection {
     pub(super) fn open(
         address: &Address,
         options: &ClientOptions,
+        tls: Option<&ClientTls>,
         before: Option<Offer>,
     ) -> Result<Connection> {
         let layered = |error: Error| error.in_layer(address.layer());
         let socket = connect(address, options).map_err(layered)?;
         socket.receive_timeout(Some(options.silence_max));
         socket.send_timeout(Some(options.silence_max));
-        let offer = negotiate(&socket, address).map_err(layered)?;
+        let (inside, offer) = negotiate(&socket, address, tls).map_err(layered)?;
+        let socket = match inside {
+            Some(inside) => {
+                inside.receive_timeout(Some(options.silence_max));
+                inside.send_timeout(Some(options.silence_max));
+                inside
+            }
+            None => socket,
+        };
         if let Some(before) = before
             && before != offer
         {

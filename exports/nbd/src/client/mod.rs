@@ -4,6 +4,7 @@ mod address;
 mod connection;
 mod negotiate;
 mod reply;
+mod tls;
 
 use crate::protocol::{REQUEST_BYTES_MAX, state};
 pub use address::Address;
@@ -17,6 +18,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tls::ClientTls;
 
 /// What stands before `://` in the URIs of [`open_uri`].
 pub const SCHEMES: &[&str] = &["nbd", "nbds", "nbd+tcp", "nbd+unix", "nbds+unix"];
@@ -77,6 +79,7 @@ pub struct ClientCounters {
 pub struct NbdDisk {
     address: Address,
     options: ClientOptions,
+    tls: Option<ClientTls>,
     offer: Offer,
     geometry: Geometry,
     pool: Mutex<Pool>,
@@ -97,10 +100,11 @@ impl NbdDisk {
     /// Connects and asks for the export.
     ///
     /// Errors: `NotFound` if the server has no such export or nothing listens; `Unsupported` if
-    /// it insists on TLS or on blocks that do not divide the export; `Corrupt` if it does not
+    /// it insists on TLS where the address does not, does not encrypt where it should, or insists on blocks that do not divide the export; `Corrupt` if it does not
     /// speak the protocol; `Io`.
     pub fn open(address: &Address, options: ClientOptions) -> Result<NbdDisk> {
-        let connection = Connection::open(address, &options, None)?;
+        let tls = ClientTls::of(address).map_err(|error| error.in_layer(address.layer()))?;
+        let connection = Connection::open(address, &options, tls.as_ref(), None)?;
         let offer = connection.offer;
         let block = u64::from(offer.block_bytes_min);
         if !offer.size_bytes.is_multiple_of(block) {
@@ -118,6 +122,7 @@ impl NbdDisk {
         Ok(NbdDisk {
             address: address.clone(),
             options,
+            tls,
             offer,
             geometry,
             pool: Mutex::new(Pool { idle: vec![connection], open: 1 }),
@@ -181,7 +186,8 @@ impl NbdDisk {
         drop(pool);
         // From here on its place is given back whatever happens.
         let mut lent = Lent { disk: self, connection: None };
-        lent.connection = Some(Connection::open(&self.address, &self.options, Some(self.offer))?);
+        let (options, tls) = (&self.options, self.tls.as_ref());
+        lent.connection = Some(Connection::open(&self.address, options, tls, Some(self.offer))?);
         self.counters.connections.fetch_add(1, Ordering::Relaxed);
         Ok(lent)
     }

@@ -1,6 +1,7 @@
 //! Fixed newstyle negotiation, the client's side.
 
 use super::address::Address;
+use super::tls::ClientTls;
 use crate::errors::tame;
 use crate::protocol::*;
 use crate::socket::Socket;
@@ -28,7 +29,13 @@ pub(super) struct Offer {
     pub(super) multi: bool,
 }
 
-pub(super) fn negotiate(socket: &Socket, address: &Address) -> Result<Offer> {
+/// Talks to a server until it lets us in; with `tls`, what comes first is the inside of the
+/// connection from then on.
+pub(super) fn negotiate(
+    socket: &Socket,
+    address: &Address,
+    tls: Option<&ClientTls>,
+) -> Result<(Option<Socket>, Offer)> {
     let mut greeting = [0; 18];
     receive(socket, &mut greeting)?;
     let magic = (u64_be(&greeting, 0), u64_be(&greeting, 8));
@@ -42,6 +49,18 @@ pub(super) fn negotiate(socket: &Socket, address: &Address) -> Result<Offer> {
     }
     let ours = theirs & (handshake::FIXED_NEWSTYLE | handshake::NO_ZEROES);
     send(socket, &u32::from(ours).to_be_bytes())?;
+    let Some(tls) = tls else { return haggle(socket, address).map(|offer| (None, offer)) };
+    if !(Haggling { socket, data: Vec::new() }).agree(option::STARTTLS)? {
+        // Never in the clear instead.
+        return Err(Error::unsupported("the server does not encrypt")
+            .advise("say nbd:// instead of nbds:// if that is as it should be"));
+    }
+    let inside = tls.enter(socket)?;
+    let offer = haggle(&inside, address)?;
+    Ok((Some(inside), offer))
+}
+
+fn haggle(socket: &Socket, address: &Address) -> Result<Offer> {
     let mut haggling = Haggling { socket, data: Vec::new() };
     let mode = if haggling.agree(option::EXTENDED_HEADERS)? {
         Mode::Extended
@@ -189,7 +208,7 @@ impl Haggling<'_> {
             reply::ERR_UNKNOWN => Error::not_found(format!("the server has no such export{said}"))
                 .advise("`nbdinfo --list` shows what it has"),
             reply::ERR_TLS_REQD => Error::unsupported(format!("the server insists on TLS{said}"))
-                .advise("carry the connection through a tunnel such as ssh -L"),
+                .advise("say nbds:// with ?tls-certificates=FOLDER"),
             reply::ERR_POLICY => {
                 Error::new(Kind::Denied, Problem::Refused, format!("the server refuses{said}"))
             }

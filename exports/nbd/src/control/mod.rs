@@ -22,4 +22,4 @@ mod commands;
 mod socket;
 
 pub use commands::{Keeper, Managed};
-pub use socket::{Control, LINE_BYTES_MAX, ask};
+pub use socket::{Control, LINE_BYTES_MAX, ask, converse};

@@ -83,7 +83,10 @@ impl Drop for Seat {
     }
 }
 
-fn converse(stream: UnixStream, exports: &[Managed]) -> io::Result<()> {
+/// Answers everything that comes over one connection, until it ends.
+///
+/// Errors: those of the connection.
+pub fn converse(stream: UnixStream, exports: &[Managed]) -> io::Result<()> {
     stream.set_read_timeout(Some(SILENCE_MAX))?;
     stream.set_write_timeout(Some(SILENCE_MAX))?;
     let mut writer = stream.try_clone()?;

@@ -123,6 +123,12 @@ impl Server {
         Ok(count)
     }
 
+    /// Serves a client whose connection somebody else accepted, on threads of its own. Returns at
+    /// once; one client too many is turned away as others are.
+    pub fn serve_client(&self, client: impl Into<OwnedFd>) {
+        self.hub.welcome(client.into());
+    }
+
     /// Takes an export away: clients that use it are cut off, new ones do not find it. False if
     /// there is none of that name.
     pub fn close_export(&self, name: &str) -> bool {
