@@ -17,7 +17,8 @@ usage: cargo xtask CHORE
   ready       what to run before sending: format, lints, layers, tests
   layers      prove that dependencies point downwards only
   witnesses   fetch the public test data and the independent readers
-  bench       measure adit beside its peers in one run: vmfs (usual), convert, guest, or
+  bench       measure adit beside its peers in one run: vmfs (usual), convert, guest, nbd,
+              endure (servers killed and told things under load), or
               views FOLDER: every image of a manifest against its hash
   fuzz [SECONDS] [TARGET]
               run the fuzz targets, SECONDS each
@@ -69,6 +70,8 @@ fn bench(rest: &[&str]) -> Result<(), String> {
         ["crash", rest @ ..] => ("benches/crash.py", rest),
         ["views", rest @ ..] => ("benches/views.py", rest),
         ["guest", rest @ ..] => ("benches/guest.py", rest),
+        ["nbd", rest @ ..] => ("benches/serve_nbd.py", rest),
+        ["endure", rest @ ..] => ("benches/endure.py", rest),
         ["vmfs", rest @ ..] => ("benches/vmfs.py", rest),
         rest => ("benches/vmfs.py", rest),
     };
