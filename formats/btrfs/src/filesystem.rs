@@ -47,10 +47,10 @@ impl FileSystem for Btrfs {
     }
 
     fn metadata(&self, node: NodeId) -> Result<Metadata> {
-        let (subvolume, ino) = self.split_node(node)?;
+        let (_, ino) = self.split_node(node)?;
         let sector = self.superblock().sector_size.get();
         if is_empty(ino) {
-            return Ok(self.metadata_of_empty(subvolume, node));
+            return Ok(self.metadata_of_empty(node));
         }
         let inode = self.inode_of(node)?;
         inode.metadata(node, sector).map_err(|error| error.at(place(inode.ino)))
@@ -88,12 +88,9 @@ impl FileSystem for Btrfs {
 }
 
 impl Btrfs {
-    /// What the kernel shows of the place where a snapshot has no subvolume.
-    fn metadata_of_empty(&self, subvolume: u64, node: NodeId) -> Metadata {
-        let root = self.inode(subvolume, objectid::FIRST_FREE).ok();
-        let made = root
-            .and_then(|inode| inode.metadata(node, 0).ok())
-            .and_then(|metadata| metadata.created);
+    /// What the kernel shows of the place where a snapshot has no subvolume, but for the times,
+    /// which it makes up.
+    fn metadata_of_empty(&self, node: NodeId) -> Metadata {
         Metadata {
             node,
             kind: NodeKind::Directory,
@@ -104,10 +101,10 @@ impl Btrfs {
             mode: 0o755,
             uid: 0,
             gid: 0,
-            modified: made,
-            changed: made,
-            accessed: made,
-            created: made,
+            modified: None,
+            changed: None,
+            accessed: None,
+            created: None,
             generation: 0,
         }
     }

@@ -41,17 +41,6 @@ impl Key {
         Key::new(objectid, kind, u64::MAX)
     }
 
-    /// The key just after, if any.
-    pub(crate) fn next(self) -> Option<Key> {
-        if let Some(offset) = self.offset.checked_add(1) {
-            return Some(Key { offset, ..self });
-        }
-        if let Some(kind) = self.kind.checked_add(1) {
-            return Some(Key::new(self.objectid, kind, 0));
-        }
-        Some(Key::new(self.objectid.checked_add(1)?, 0, 0))
-    }
-
     /// The key just before, if any.
     pub(crate) fn previous(self) -> Option<Key> {
         if let Some(offset) = self.offset.checked_sub(1) {
@@ -75,11 +64,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_neighbours_of_a_key_carry_over() {
-        let key = Key::new(5, 7, u64::MAX);
-        assert_eq!(key.next(), Some(Key::new(5, 8, 0)));
-        assert_eq!(Key::new(5, 8, 0).previous(), Some(key));
-        assert_eq!(Key::new(5, 255, u64::MAX).next(), Some(Key::new(6, 0, 0)));
+    fn the_key_before_another_carries_over() {
+        assert_eq!(Key::new(5, 8, 0).previous(), Some(Key::new(5, 7, u64::MAX)));
+        assert_eq!(Key::new(6, 0, 0).previous(), Some(Key::new(5, 255, u64::MAX)));
         assert_eq!(Key::new(0, 0, 0).previous(), None);
     }
 }
