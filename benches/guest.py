@@ -74,7 +74,7 @@ def images():
     makers = {
         "ext4": lambda image: sh(f"mke2fs -q -t ext4 -N {FILES + 9000} -d {TREE} {image} {size}"),
         "xfs": lambda image: (sh(f"truncate -s {size} {image} && mkfs.xfs -q {image}"), into("mount -o loop", image)),
-        "ntfs": lambda image: (sh(f"truncate -s {size} {image} && mkfs.ntfs -q -F -f {image}"), into("ntfs-3g", image)),
+        "ntfs": lambda image: (sh(f"truncate -s {size} {image} && mkfs.ntfs -q -F -f {image}"), into("ntfs-3g -o big_writes", image)),
     }
     for name, make in makers.items():
         image = os.path.join(DATA, f"{name}.img")
@@ -83,8 +83,12 @@ def images():
             continue
         try:
             print(f"making {image}", flush=True)
-            make(image + ".new")
-            os.rename(image + ".new", image)
+            new = os.path.join(MEMORY, f"adit-new-{os.getpid()}.img")     # filling it takes long on a disk
+            try:
+                make(new)
+                sh(f"cp --sparse=always {new} {image}.new && mv {image}.new {image}")
+            finally:
+                subprocess.run(["rm", "-f", new])
         except subprocess.CalledProcessError as why:
             print(f"no {name}: {why.stderr.decode(errors='replace').strip()}")
             made[name] = None
