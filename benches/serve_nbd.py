@@ -79,6 +79,12 @@ class Running:
             time.sleep(0.01)
         time.sleep(0.05)
 
+    def processor_s(self):
+        """Processor time so far: what load from elsewhere does not blur."""
+        with open(f"/proc/{self.process.pid}/stat", encoding="ascii") as stat:
+            fields = stat.read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def peak_mib(self):
         with open(f"/proc/{self.process.pid}/status", encoding="ascii") as status:
             return int(re.search(r"VmHWM:\s+(\d+)", status.read())[1]) / 1024
@@ -106,10 +112,11 @@ def fio(job):
 
 
 def compare(title, servers, jobs, goal, before=None):
-    """Each server in turn, each job, some rounds; ratios are of medians."""
+    """Each server in turn, each job, some rounds; ratios are of medians. Of each server the table
+    tells how fast, with the range of the rounds, and its own processor time for a request."""
     if ONLY and ONLY not in title:
         return
-    got, peaks = {}, {}
+    got, spent, peaks = {}, {}, {}
     for _ in range(ROUNDS):
         for name, command in servers.items():
             # What is written needs a fresh start for every job.
@@ -117,7 +124,10 @@ def compare(title, servers, jobs, goal, before=None):
             for job_name, job in jobs:
                 if before:
                     running = Running(command, before)
+                begun = running.processor_s()
                 requests, mib = fio(job)
+                work = max(1, requests * SECONDS)
+                spent.setdefault((name, job_name), []).append((running.processor_s() - begun) / work * 1e6)
                 got.setdefault((name, job_name), []).append(mib if "sequential" in job_name else requests)
                 if before:
                     peaks[name] = max(peaks.get(name, 0), running.peak_mib())
@@ -129,12 +139,14 @@ def compare(title, servers, jobs, goal, before=None):
     for job_name, _ in jobs:
         unit = "MiB/s" if "sequential" in job_name else "IOPS"
         middle = {name: statistics.median(got[name, job_name]) for name in servers}
+        cost = {name: statistics.median(spent[name, job_name]) for name in servers}
         print(f"  {job_name}")
         for name, value in middle.items():
             low, high = min(got[name, job_name]), max(got[name, job_name])
             ratio = "" if name == "adit" else f"  adit is {middle['adit'] / value:5.2f}x as fast"
-            print(f"    {name:22} {value:9.0f} {unit} ({low:.0f}-{high:.0f}), peak {peaks[name]:5.1f} MiB{ratio}", flush=True)
-        RESULTS.append({"case": title, "job": job_name, "unit": unit, "goal": goal, "median": middle, "peak_mib": peaks})
+            print(f"    {name:22} {value:9.0f} {unit} ({low:.0f}-{high:.0f}), {cost[name]:7.1f} us, peak {peaks[name]:5.1f} MiB{ratio}", flush=True)
+        RESULTS.append({"case": title, "job": job_name, "unit": unit, "goal": goal, "median": middle,
+                        "processor_us": cost, "peak_mib": peaks})
 
 
 def main():

@@ -18,7 +18,8 @@ usage: cargo xtask CHORE
   layers      prove that dependencies point downwards only
   witnesses   fetch the public test data and the independent readers
   bench       measure adit beside its peers in one run: vmfs (usual), convert, guest, nbd,
-              endure (servers killed and told things under load), or
+              nbd-clients (what libnbd and a booting PC make of our server), endure (servers
+              killed and told things under load), or
               views FOLDER: every image of a manifest against its hash
   fuzz [SECONDS] [TARGET]
               run the fuzz targets, SECONDS each
@@ -71,6 +72,7 @@ fn bench(rest: &[&str]) -> Result<(), String> {
         ["views", rest @ ..] => ("benches/views.py", rest),
         ["guest", rest @ ..] => ("benches/guest.py", rest),
         ["nbd", rest @ ..] => ("benches/serve_nbd.py", rest),
+        ["nbd-clients", rest @ ..] => ("benches/nbd_clients.py", rest),
         ["endure", rest @ ..] => ("benches/endure.py", rest),
         ["vmfs", rest @ ..] => ("benches/vmfs.py", rest),
         rest => ("benches/vmfs.py", rest),
