@@ -32,6 +32,12 @@ pub struct Arguments {
     pub verb: Verb,
 }
 
+/// Whether the first argument can be this word: a verb.
+pub fn is_verb(word: &std::ffi::OsStr) -> bool {
+    let command = <Arguments as clap::CommandFactory>::command();
+    word == "help" || command.get_subcommands().any(|verb| word == verb.get_name())
+}
+
 /// Options of every verb.
 #[derive(Args, Clone, Debug)]
 pub struct Common {
@@ -280,7 +286,7 @@ pub enum Verb {
     },
     /// Mount a datastore, a guest's file system, a folder, or a disk
     #[command(
-        after_help = "Examples:\n  adit mount lun.img /mnt\n  adit mount lun.img//web01/web01.vmdk /mnt    # partitions as files part1.ext4, …\n  adit mount --foreground disk.qcow2 /mnt\n  adit mount --overlay changes.qcow2 lun.img//web01/web01.vmdk /mnt    # partitions can be written\n  adit umount /mnt"
+        after_help = "Examples:\n  adit mount lun.img /mnt\n  adit mount lun.img//web01/web01.vmdk /mnt    # partitions as files part1.ext4, …\n  adit mount --foreground disk.qcow2 /mnt\n  adit mount --overlay changes.qcow2 lun.img//web01/web01.vmdk /mnt    # partitions can be written\n  adit mount --deep lun.img /mnt && ls /mnt/web01/web01.vmdk.d/part1.ext4.d/etc\n  adit umount /mnt\n\nFor `mount` and /etc/fstab, once: ln -s \"$(command -v adit)\" /sbin/mount.fuse.adit\n  mount -t fuse.adit lun.img /mnt -o deep,allow_other\n  lun.img  /mnt  fuse.adit  noauto,_netdev,ro  0 0    # overlay=FILE, uid=, gid=, noexec, member=FILE"
     )]
     Mount {
         /// What to mount
@@ -295,8 +301,21 @@ pub enum Verb {
         allow_other: bool,
         /// Make the disk writable: changes go into this QCOW2 file and stay there, or with
         /// `:temp:` are forgotten at the end; what is mounted never changes
-        #[arg(long, value_name = "FILE")]
+        #[arg(long, value_name = "FILE", conflicts_with = "deep")]
         overlay: Option<PathBuf>,
+        /// Beside each disk file NAME answer to NAME.d, which goes on inside; listings do not
+        /// show it
+        #[arg(long)]
+        deep: bool,
+        /// Let nothing be run from the mount
+        #[arg(long)]
+        no_exec: bool,
+        /// Let everything belong to this user
+        #[arg(long, value_name = "NUMBER")]
+        uid: Option<u32>,
+        /// Let everything belong to this group
+        #[arg(long, value_name = "NUMBER")]
+        gid: Option<u32>,
     },
     /// Unmount what `adit mount` mounted
     #[command(after_help = "Examples:\n  adit umount /mnt")]

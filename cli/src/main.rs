@@ -13,7 +13,15 @@ use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let arguments = args::Arguments::parse();
+    // `mount` may have called, with arguments of its own.
+    let arguments = match verbs::mount::arguments(args::is_verb) {
+        verbs::mount::Call::Nothing => return ExitCode::SUCCESS,
+        verbs::mount::Call::Refused(why) => {
+            eprintln!("adit: {why}");
+            return ExitCode::from(exit::ERROR);
+        }
+        verbs::mount::Call::Mount(given) => args::Arguments::parse_from(given),
+    };
     let session = session::Session::new(&arguments);
     let code = match session {
         Ok(session) => verbs::run(arguments.verb, &session),

@@ -110,3 +110,89 @@ fn a_temporary_overlay_is_forgotten() {
     assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
     said(dir.path(), 0, &["umount", "mnt"]);
 }
+
+/// The same disk in a datastore.
+fn datastore(dir: &Path) {
+    disk(dir);
+    let bytes = std::fs::read(dir.join("disk.raw")).unwrap();
+    adit_testkit::Vmfs::six()
+        .file("web01/web01-flat.vmdk", bytes)
+        .file("web01/notes.txt", "hello")
+        .without_lvm()
+        .write(dir.join("lun.img"));
+}
+
+#[test]
+fn a_deep_mount_goes_on_inside_the_disks_of_a_datastore() {
+    let dir = tempfile::tempdir().unwrap();
+    datastore(dir.path());
+    said(dir.path(), 0, &["mount", "--deep", "lun.img", "mnt"]);
+    let _mounted = Mount(dir.path());
+    let mnt = dir.path().join("mnt");
+    let list = |path: &str| {
+        let names = std::fs::read_dir(mnt.join(path)).unwrap();
+        let mut names: Vec<String> =
+            names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(list("web01"), ["notes.txt", "web01-flat.vmdk"]);
+    assert_eq!(list("web01/web01-flat.vmdk.d").len(), 2);
+    let whole = File::open(mnt.join("web01/web01-flat.vmdk.d/disk")).unwrap();
+    assert_eq!(read(&whole, 3 * MIB, 14), b"what was there");
+    let part = list("web01/web01-flat.vmdk.d").pop().unwrap();
+    let part = File::open(mnt.join("web01/web01-flat.vmdk.d").join(part)).unwrap();
+    assert_eq!(read(&part, 2 * MIB, 14), b"what was there");
+    assert!(!mnt.join("web01/notes.txt.d").exists());
+    assert_eq!(list("web01"), ["notes.txt", "web01-flat.vmdk"]);
+    complained(dir.path(), 2, &["mount", "--deep", "--overlay", ":temp:", "disk.raw", "mnt"]);
+}
+
+#[test]
+fn the_program_is_a_helper_of_mount_by_its_name_and_by_its_arguments() {
+    let dir = tempfile::tempdir().unwrap();
+    datastore(dir.path());
+    let link = dir.path().join("mount.fuse.adit");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_adit"), &link).unwrap();
+    let called = |program: &Path, arguments: &[&str]| {
+        let mut command = std::process::Command::new(program);
+        command.args(arguments).current_dir(dir.path()).output().unwrap()
+    };
+    let note = dir.path().join("mnt/web01/notes.txt");
+    let options = "rw,_netdev,noauto,x-systemd.automount,noexec,uid=77,gid=78,deep";
+    let program = Path::new(env!("CARGO_BIN_EXE_adit"));
+    for (program, arguments) in [
+        (link.as_path(), ["lun.img", "mnt", "-n", "-o", options]),
+        (program, ["lun.img", "mnt", "-o", options, "-n"]),
+    ] {
+        let output = called(program, &arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let _mounted = Mount(dir.path());
+        assert_eq!(std::fs::read(&note).unwrap(), b"hello");
+        let owner = std::os::unix::fs::MetadataExt::uid(&note.metadata().unwrap());
+        assert_eq!(owner, 77);
+    }
+    assert!(!note.exists());
+    let refused = called(&link, &["lun.img", "mnt", "-o", "compress"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("compress"));
+    assert!(called(&link, &["lun.img", "mnt", "-f"]).status.success());
+    assert!(!note.exists());
+}
+
+#[test]
+fn nobody_holds_the_overlay_when_umount_returns() {
+    let dir = tempfile::tempdir().unwrap();
+    disk(dir.path());
+    for round in 0..4u8 {
+        said(dir.path(), 0, &["mount", "--overlay", "changes.qcow2", "disk.raw", "mnt"]);
+        let whole = open(dir.path(), "disk");
+        if round > 0 {
+            assert_eq!(read(&whole, 4 * MIB, 1), [round]);
+        }
+        whole.write_all_at(&[round + 1], 4 * MIB).unwrap();
+        drop(whole);
+        said(dir.path(), 0, &["umount", "mnt"]);
+        json(dir.path(), 0, &["overlay", "info", "changes.qcow2"]);
+    }
+}

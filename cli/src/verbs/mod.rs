@@ -21,7 +21,7 @@ mod list;
 mod locate;
 mod ls;
 mod map;
-mod mount;
+pub mod mount;
 mod os;
 mod overlay;
 mod serve;
@@ -64,8 +64,18 @@ pub fn run(verb: Verb, session: &Session) -> u8 {
         Verb::Inspect { path, structure, os: true } => os::run(session, &path, &structure),
         Verb::Inspect { path, structure, os: false } => inspect::run(session, &path, &structure),
         Verb::Check { paths } => check::run(session, &paths),
-        Verb::Mount { path, directory, foreground, allow_other, overlay } => {
-            let how = mount::How { foreground, allow_other, overlay };
+        Verb::Mount {
+            path,
+            directory,
+            foreground,
+            allow_other,
+            overlay,
+            deep,
+            no_exec,
+            uid,
+            gid,
+        } => {
+            let how = mount::How { foreground, allow_other, overlay, deep, no_exec, uid, gid };
             mount::run(session, &path, &directory, &how)
         }
         Verb::Umount { directory } => mount::unmount(session, &directory),

@@ -1,11 +1,16 @@
 //! `adit mount`, `umount`, `mounts`: a place as a directory, through FUSE.
 
+mod deep;
+mod helper;
+
+pub use helper::{Call, arguments};
+
 use super::{kept, map::disk_of, shown};
 use crate::exit;
 use crate::output::{self, Out};
 use crate::session::{Session, code_of};
 use adit_core::{Disk, Error, Kind, NodeKind, Problem, Result, Volume, WritableDisk};
-use adit_fuse::{MountOptions, NamedDisk, NamedRange, Source, mount};
+use adit_fuse::{MountOptions, NamedDisk, NamedRange, Owner, SERVER_ATTRIBUTE, Source, mount};
 use adit_open::{At, Opened};
 use adit_overlay::{Layer, Temporary};
 use serde_json::{Value, json};
@@ -23,6 +28,9 @@ use std::time::{Duration, Instant};
 /// How long a mount in the background may take to appear.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
+/// How long unmounting waits for the server to close what it had open.
+const CLOSED_WITHIN: Duration = Duration::from_secs(20);
+
 /// How something is mounted.
 pub struct How {
     /// Stay until it is unmounted.
@@ -31,6 +39,26 @@ pub struct How {
     pub allow_other: bool,
     /// Where changes go, if any may be made.
     pub overlay: Option<PathBuf>,
+    /// Go on inside disk files.
+    pub deep: bool,
+    /// Let nothing be run from there.
+    pub no_exec: bool,
+    /// Whom everything belongs to, if not to whom it does.
+    pub uid: Option<u32>,
+    /// The group.
+    pub gid: Option<u32>,
+}
+
+impl How {
+    /// Whom the files belong to, if somebody was named.
+    fn owner(&self) -> Option<Owner> {
+        let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+        let owner = Owner::Fixed {
+            uid: self.uid.unwrap_or(uid.as_raw()),
+            gid: self.gid.unwrap_or(gid.as_raw()),
+        };
+        (self.uid.is_some() || self.gid.is_some()).then_some(owner)
+    }
 }
 
 /// Mounts, in the background unless told otherwise.
@@ -44,7 +72,14 @@ pub fn run(session: &Session, path: &OsStr, directory: &Path, how: &How) -> u8 {
 
 fn serve(session: &Session, path: &OsStr, directory: &Path, how: &How) -> Result<u8> {
     let (source, opened, changes) = match &how.overlay {
-        None => source(session, path).map(|(source, opened)| (source, opened, None))?,
+        None => {
+            let (source, opened) = source(session, path)?;
+            let source = match how.deep {
+                true => Source::Deep(Box::new(deep::level(&session.opener, source, &opened))),
+                false => source,
+            };
+            (source, opened, None)
+        }
         Some(overlay) => {
             let changes = Changes::open(session, path, overlay)?;
             let opened = changes.opened.clone();
@@ -54,6 +89,8 @@ fn serve(session: &Session, path: &OsStr, directory: &Path, how: &How) -> Result
     let options = MountOptions {
         source: opened.locator.to_string(),
         allow_other: how.allow_other,
+        no_exec: how.no_exec,
+        owner: how.owner(),
         ..MountOptions::default()
     };
     let mounted = mount(source, directory, &options)?;
@@ -179,8 +216,8 @@ fn background(directory: &Path) -> Result<u8> {
     let errors = log.try_clone().map_err(|why| failed("a file for messages", why))?;
     let program = std::env::current_exe().map_err(|why| failed("finding this program", why))?;
     let mut child = Command::new(program)
-        .args(std::env::args_os().skip(1))
-        .arg("--foreground")
+        .arg0("adit")
+        .args(again()?)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(errors)
@@ -205,6 +242,17 @@ fn background(directory: &Path) -> Result<u8> {
     }
     let _ = child.kill();
     Err(Error::new(Kind::Busy, Problem::Unreadable, "the source did not open within a minute"))
+}
+
+/// The arguments of this run, or what stands for them, with `--foreground`.
+fn again() -> Result<Vec<OsString>> {
+    let Call::Mount(mut given) = arguments(crate::args::is_verb) else {
+        return Err(Error::invalid(Problem::BadValue, "this is no call to mount"));
+    };
+    given.remove(0);
+    let places = given.iter().position(|word| word == "--").unwrap_or(given.len());
+    given.insert(places, "--foreground".into());
+    Ok(given)
 }
 
 /// The device a directory is on, which a mount changes.
@@ -282,6 +330,27 @@ fn take_down(directory: &Path) -> Result<()> {
         return Err(Error::not_found("nothing of adit's is mounted there")
             .advise("`adit mounts` lists what is"));
     }
+    let server = server_of(&target);
+    unmounted(&target)?;
+    // What was written is in the overlay, and nobody holds that, when this returns.
+    let begun = Instant::now();
+    while server.as_ref().is_some_and(|server| server.exists()) && begun.elapsed() < CLOSED_WITHIN {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
+
+/// The process that serves a mount of ours, under the name the system has for a running one.
+fn server_of(directory: &Path) -> Option<PathBuf> {
+    let mut text = [0u8; 24];
+    let length = rustix::fs::getxattr(directory, SERVER_ATTRIBUTE, &mut text).ok()?;
+    let number: u32 = std::str::from_utf8(text.get(..length)?).ok()?.parse().ok()?;
+    let running = PathBuf::from(format!("/proc/{number}/exe"));
+    let same = running.read_link().ok()? == std::env::current_exe().ok()?;
+    same.then_some(running)
+}
+
+fn unmounted(target: &Path) -> Result<()> {
     if rustix::process::geteuid().is_root() {
         let none = rustix::mount::UnmountFlags::empty();
         return rustix::mount::unmount(target.as_os_str().as_bytes(), none).map_err(|why| {
@@ -289,7 +358,7 @@ fn take_down(directory: &Path) -> Result<()> {
             error.advise("close what is open there: `fuser -m DIR` lists the programs")
         });
     }
-    let status = Command::new("fusermount3").arg("-u").arg(&target).status();
+    let status = Command::new("fusermount3").arg("-u").arg(target).status();
     match status {
         Ok(status) if status.success() => Ok(()),
         Ok(_) => Err(Error::new(Kind::Busy, Problem::Refused, "fusermount3 refused")),

@@ -2,6 +2,7 @@
 //!
 //! - [`mount`]: a [`Source`] on a directory; the [`Mounted`] it gives waits, unmounts, and
 //!   unmounts when dropped.
+//! - [`answer`]: the same on a connection that somebody else has made.
 //! - [`Source`]: the tree of a file system, a folder of it, or a disk with its partitions as files.
 //! - [`MountOptions`]: who may look, whom files belong to, how much is cached.
 //! - [`Incident`]: what could not be read so far. Programs only see `EIO`; the reason stays here.
@@ -35,6 +36,7 @@ mod xattrs;
 pub use deep::{FileAt, Inside, Level};
 pub use disks::NamedDisk;
 pub use incidents::Incident;
-pub use mounted::{Mounted, Source, mount};
+pub use mounted::{Mounted, Source, answer, mount};
 pub use options::{MountOptions, Owner};
+pub use server::SERVER_ATTRIBUTE;
 pub use writers::NamedRange;

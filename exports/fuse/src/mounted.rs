@@ -13,6 +13,7 @@ use adit_core::{
     WritableDisk,
 };
 use fuser::{Config, MountOption, Session, SessionACL};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -138,6 +139,23 @@ pub fn mount(source: Source, dir: &Path, options: &MountOptions) -> Result<Mount
         ours.read_ahead(options.read_ahead_bytes);
     }
     Ok(Mounted { dir, below, ours, end, incidents, stop, patience: options.unmount_patience })
+}
+
+/// Answers on a connection to the kernel's FUSE that somebody else has made, until it ends: what
+/// `/dev/fuse` gave to whoever mounted. One thread answers, the one that calls.
+///
+/// Errors: as [`mount`]; `Io` where the connection breaks, or carries anything but requests.
+pub fn answer(source: Source, connection: OwnedFd, options: &MountOptions) -> Result<()> {
+    let (tree, writers) = source.tree(options)?;
+    let read_only = writers.is_empty();
+    let (incidents, stop) = Default::default();
+    let server = Server::new(tree, writers, incidents, stop, options);
+    let mut config = config(options, read_only);
+    config.n_threads = Some(1);
+    let failed = |why| Error::io(Problem::Unreadable, "talking to the kernel's FUSE", &why);
+    let acl = config.acl;
+    let session = Session::from_fd(server, connection, acl, config).map_err(failed)?;
+    session.run().map_err(failed)
 }
 
 fn existing(dir: &Path) -> Result<PathBuf> {

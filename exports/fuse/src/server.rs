@@ -42,6 +42,8 @@ const WANTED: [InitFlags; 7] = [
 /// `whence` of `lseek`.
 const SEEK_DATA: i32 = 3;
 const SEEK_HOLE: i32 = 4;
+/// The process that answers, as an attribute of every file that is in no list.
+pub const SERVER_ATTRIBUTE: &str = "user.adit.server";
 /// Longest target of a link the kernel takes. Unit: bytes.
 const LINK_BYTES_MAX: usize = 4095;
 
@@ -569,6 +571,11 @@ impl Filesystem for Server {
         reply: ReplyXattr,
     ) {
         let node = self.tree.node(inode);
+        if name == SERVER_ATTRIBUTE {
+            // Who unmounts waits for us; the source has no part in it.
+            let number = std::process::id().to_string().into_bytes();
+            return self.answer_xattr(Ok(Some(number)), node, size, reply);
+        }
         let value = xattrs::one(&self.tree, node, name.as_bytes(), self.source.as_deref());
         self.answer_xattr(value, node, size, reply);
     }
