@@ -63,6 +63,8 @@ pub(crate) enum Recognised {
     Luks,
     /// A guest's file system; it is not opened yet.
     Guest(&'static GuestFormat),
+    /// A device of a file system that may lie on several; it is not read yet.
+    Pool,
 }
 
 /// All that an image is recognised by: the first 64 KiB and the last 1536 bytes of a file.
@@ -133,6 +135,7 @@ pub const FORMATS: &[Format] = &[
     inside("iso9660", "ISO 9660", |disk, _| guest(&ISO, disk)),
     inside("squashfs", "squashfs", |disk, _| guest(&SQUASHFS, disk)),
     inside("xfs", "XFS", |disk, _| guest(&XFS, disk)),
+    inside("btrfs", "btrfs", |disk, _| Ok(adit_btrfs::probe(disk)?.then_some(Recognised::Pool))),
     inside("ntfs", "NTFS", |disk, _| guest(&NTFS, disk)),
     inside("fat", "FAT, exFAT", |disk, _| guest(&FAT, disk)),
 ];

@@ -80,6 +80,17 @@ impl Opener {
         disk: Arc<dyn Disk>,
         format: &GroupFormat,
     ) -> Result<Assembled> {
+        let members = self.members_of(here, disk, format)?;
+        (format.assemble)(members, &self.options().limits)
+    }
+
+    /// The members of the group that the disk here belongs to, as far as they are known.
+    pub(crate) fn members_of(
+        &self,
+        here: &Opened,
+        disk: Arc<dyn Disk>,
+        format: &GroupFormat,
+    ) -> Result<Vec<Box<dyn GroupMember>>> {
         let limits = &self.options().limits;
         let first = (format.read)(disk, here.locator.to_string(), limits)?;
         let (group, wanted) = (first.group(), first.members());
@@ -106,7 +117,7 @@ impl Opener {
         }
         // One named for another group of the same format on this command line is not for this one.
         members.retain(|member| member.group() == group);
-        (format.assemble)(members, limits)
+        Ok(members)
     }
 
     /// The group a disk belongs to, if any.
@@ -245,6 +256,6 @@ impl GroupMember for adit_ldm::Member {
 }
 
 /// Members of one format in its own type.
-fn own<M: 'static>(members: Vec<Box<dyn GroupMember>>) -> Vec<M> {
+pub(crate) fn own<M: 'static>(members: Vec<Box<dyn GroupMember>>) -> Vec<M> {
     members.into_iter().filter_map(|it| it.into_any().downcast().ok().map(|it| *it)).collect()
 }

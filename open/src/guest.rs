@@ -46,6 +46,15 @@ pub(crate) struct GuestFormat {
     pub open: fn(Arc<dyn Disk>, &Limits) -> Result<Guest>,
 }
 
+impl Guest {
+    /// A btrfs, which several disks may hold.
+    pub(crate) fn btrfs(fs: Arc<adit_btrfs::Btrfs>) -> Guest {
+        let of = Arc::clone(&fs);
+        let allocated: Arc<Allocated> = Arc::new(move |each| of.allocated(each));
+        Guest { check: by_itself(&fs), inspect: fs.clone(), fs, allocated }
+    }
+}
+
 macro_rules! guest {
     ($name:ident, $crate_name:ident :: $type:ident, $check:expr) => {
         pub(crate) const $name: GuestFormat = GuestFormat {

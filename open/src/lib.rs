@@ -16,6 +16,7 @@ mod locator;
 mod opened;
 mod opener;
 mod options;
+mod pool;
 mod references;
 mod remote;
 mod secret;

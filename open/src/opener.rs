@@ -4,10 +4,11 @@ use crate::describe::{files_layer, lvm_layer, trailed, unrecognised};
 use crate::formats::{Format, Recognised, recognise, recognise_image};
 use crate::locator::split_snapshot;
 use crate::opened::{At, Fact, Files, LayerInfo, Opened, Origin};
+use crate::pool::BTRFS;
 use crate::select::{no_such_volume, select_volume};
 use crate::source::Source;
 use crate::system::split_step;
-use crate::{Locator, OpenOptions, images, span};
+use crate::{Guest, Locator, OpenOptions, images, span};
 use adit_core::{
     Disk, Error, FileSystem, FileSystemExt, FindOptions, Finding, Kind, NodeKind, Place, Problem,
     Result, Volume, VolumeTable,
@@ -192,11 +193,11 @@ impl Opener {
             }
             Recognised::Guest(format) => {
                 let guest = (format.open)(disk, &self.options.limits)?;
-                // A guest's absolute links start at its own root.
-                let link_roots = vec![Vec::new()];
-                let fs = Arc::clone(&guest.fs);
-                let files = Files { link_roots, guest: Some(guest), ..Files::of(fs) };
-                Ok(at_root(here, files))
+                Ok(in_guest(here, guest))
+            }
+            Recognised::Pool => {
+                let guest = self.in_pool(&here, disk)?;
+                Ok(in_guest(here, guest))
             }
         }
     }
@@ -256,6 +257,7 @@ impl Opener {
                 Some(format!("{:?}", member.identity()))
             }
             Recognised::Group(format) => self.group_of(&volume.disk, format),
+            Recognised::Pool => self.group_of(&volume.disk, &BTRFS),
             _ => None,
         }
     }
@@ -465,6 +467,13 @@ impl Opener {
         here.at = At::Disk { disk, origin };
         Ok(here)
     }
+}
+
+/// The root of a guest's file system, whose absolute links start there.
+fn in_guest(here: Opened, guest: Guest) -> Opened {
+    let fs = Arc::clone(&guest.fs);
+    let files = Files { link_roots: vec![Vec::new()], guest: Some(guest), ..Files::of(fs) };
+    at_root(here, files)
 }
 
 /// The root of a file system that was just opened.
