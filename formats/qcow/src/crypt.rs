@@ -16,6 +16,12 @@ pub trait Decrypt: Debug + Send + Sync {
     fn decrypt(&self, first_sector: u64, buf: &mut [u8]) -> Result<()>;
 }
 
+/// Makes encrypted sectors of plain bytes as well.
+pub trait Encrypt: Decrypt {
+    /// Encrypts whole sectors of 512 bytes in place; the first has this number.
+    fn encrypt(&self, first_sector: u64, buf: &mut [u8]) -> Result<()>;
+}
+
 const SECTOR_BYTES: u64 = 512;
 /// What is decrypted at a time. Unit: bytes.
 const PIECE_BYTES: u64 = 64 << 10;

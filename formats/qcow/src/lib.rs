@@ -50,7 +50,7 @@ mod writer;
 pub use bitmap::Bitmap;
 pub use codec::Compression;
 pub use create::{CreateOptions, DataFile, Preallocation, create};
-pub use crypt::Decrypt;
+pub use crypt::{Decrypt, Encrypt};
 pub use header::{Encryption, probe};
 pub use image::{Image, Parts, Purpose, Reference, SnapshotSize};
 pub use repair::{RepairOptions, Repaired, repair};

@@ -240,9 +240,16 @@ fn and_a_power_cut_leaves_the_old_disk_or_the_new_one() {
                 writer.resize(9 << 20).unwrap();
             });
             survives(&world, base, &[old.clone(), grown], || writer.resize(1 << 20).unwrap());
-            survives(&world, base, &[old], || {
+            survives(&world, base, &[old.clone()], || {
                 writer.set_parent(Some(&record("elsewhere.raw", "raw"))).unwrap();
                 writer.set_parent(Some(&record(&"long/".repeat(40), "qcow2"))).unwrap();
+            });
+            survives(&world, base, &[old], || {
+                if options.version == 2 {
+                    writer.modify("version", "3").unwrap();
+                }
+                writer.modify("compatible_features", "1").unwrap();
+                writer.modify("compatible_features", "0").unwrap();
             });
         }
     }

@@ -171,7 +171,7 @@ impl Writer {
             if !can {
                 return Ok((Vec::new(), ()));
             }
-            if map.data() == 0 {
+            if map.holds_own_data() {
                 map.data_end.store(end, std::sync::atomic::Ordering::Relaxed);
             }
             Ok((vec![vec![Change::SetSize { file: 0, size_bytes: end }]], ()))

@@ -31,6 +31,8 @@ pub struct WriterMap {
     /// A length that the file with the data is known to have.
     pub(super) data_end: AtomicU64,
     pub(super) limits: Limits,
+    /// The last file is the first, seen through the cipher of the image.
+    pub(super) sealed: bool,
     /// The data file alone is the whole raw disk.
     pub(super) writes_through: bool,
     /// Bitmaps that are kept up to date, and whether there are any.
@@ -51,6 +53,11 @@ impl WriterMap {
     /// Index of the file with the data.
     pub(super) fn data(&self) -> usize {
         self.files.len().saturating_sub(1)
+    }
+
+    /// Whether the data stands in the file of the image itself.
+    pub(super) fn holds_own_data(&self) -> bool {
+        self.data() == 0 || self.sealed
     }
 
     fn size(&self) -> u64 {
@@ -181,6 +188,9 @@ impl ExtentMap for WriterMap {
         let RunKind::Encoded { token } = run.kind else {
             return Err(Error::invalid(Problem::BadValue, "the run is not compressed"));
         };
+        if self.sealed {
+            return Err(Error::unsupported("a cluster is compressed in an encrypted image"));
+        }
         let packed = self.read().kind.packed(token);
         let file = self.disks.first().ok_or_else(no_file)?;
         unpack(&self.codec, file.as_ref(), packed, self.cluster, buf)

@@ -17,6 +17,7 @@ mod map;
 mod pages;
 mod place;
 mod resize;
+mod sealed;
 mod snapshots;
 mod state;
 mod width;
@@ -26,11 +27,12 @@ pub use map::WriterMap;
 pub(crate) use width::{bits, set_bits};
 
 use crate::codec::Codec;
+use crate::crypt::Encrypt;
 use crate::layout::incompatible;
-use crate::{Image, Purpose, snapshot};
+use crate::{Encryption, Image, Purpose, snapshot};
 use adit_core::{
-    Check, Disk, DiskExt, Error, Extent, Finding, Geometry, Hop, ImageFile, Interrupt, Limits,
-    Place, Problem, ReadRequest, Result, Severity, Writable, WritableDisk,
+    Check, Disk, DiskExt, Error, Extent, Finding, Geometry, Hop, ImageFile, Interrupt, Kind,
+    Limits, Place, Problem, ReadRequest, Result, Severity, Writable, WritableDisk,
 };
 use counts::REPAIR;
 use state::State;
@@ -65,8 +67,31 @@ impl Writer {
         parts: WriterParts,
         limits: &Limits,
     ) -> Result<Writer> {
+        Self::open_with(name, file, parts, None, limits)
+    }
+
+    /// As [`Writer::open`], for an image encrypted with LUKS, whose clusters `cipher` encrypts.
+    ///
+    /// Errors: as `open`; `Unsupported` for the older AES; `Invalid` if it is not encrypted.
+    pub fn open_encrypted(
+        name: &str,
+        file: Arc<dyn ImageFile>,
+        parts: WriterParts,
+        cipher: Arc<dyn Encrypt>,
+        limits: &Limits,
+    ) -> Result<Writer> {
+        Self::open_with(name, file, parts, Some(cipher), limits)
+    }
+
+    fn open_with(
+        name: &str,
+        file: Arc<dyn ImageFile>,
+        parts: WriterParts,
+        cipher: Option<Arc<dyn Encrypt>>,
+        limits: &Limits,
+    ) -> Result<Writer> {
         let layer = format!("QCOW2 {name}");
-        let map = open(layer.clone(), file, parts, limits);
+        let map = open(layer.clone(), file, parts, cipher, limits);
         map.map(|map| Writer(Writable::new(map))).map_err(|error| error.in_layer(layer))
     }
 }
@@ -75,11 +100,13 @@ fn open(
     layer: String,
     file: Arc<dyn ImageFile>,
     parts: WriterParts,
+    cipher: Option<Arc<dyn Encrypt>>,
     limits: &Limits,
 ) -> Result<WriterMap> {
     let disk: Arc<dyn Disk> = Arc::<dyn ImageFile>::clone(&file);
     let image = Image::open(Arc::clone(&disk), limits)?;
     check_writable(&image)?;
+    check_cipher(&image, cipher.is_some())?;
     let (mut files, mut disks, mut backing) = (vec![file], vec![Arc::clone(&disk)], None);
     for reference in image.references() {
         match (reference.purpose, &parts.backing, &parts.data) {
@@ -91,6 +118,13 @@ fn open(
             (purpose, ..) => return Err(crate::image::missing(purpose, &reference)),
         }
     }
+    let sealed = cipher.is_some();
+    if let (Some(cipher), Some(file)) = (cipher, files.first()) {
+        let file = Arc::clone(file);
+        let seen = Arc::new(sealed::SealedFile { file, cipher, partial: Mutex::default() });
+        disks.push(Arc::<sealed::SealedFile>::clone(&seen));
+        files.push(seen);
+    }
     let header = image.header.clone();
     let mut state = State::open(&disk, header, limits)?;
     protect(&mut state, &disk, limits)?;
@@ -98,6 +132,7 @@ fn open(
     Ok(WriterMap {
         writes_through: image.data_file_is_raw(),
         name: layer,
+        sealed,
         codec: Codec::new(state.header.compression),
         cluster: state.header.cluster,
         size_bytes: AtomicU64::new(state.header.size_bytes),
@@ -121,9 +156,10 @@ pub(crate) fn check_writable(image: &Image) -> Result<()> {
             .at(at("version"))
             .advise("convert it to qcow2, and write into that"));
     }
-    if let Some(encryption) = header.encryption {
-        let detail = format!("writing into an encrypted image ({})", encryption.word());
-        return Err(Error::unsupported(detail).at(at("crypt_method")));
+    if header.encryption == Some(Encryption::Aes) {
+        return Err(Error::unsupported("writing into an image encrypted with the older AES")
+            .at(at("crypt_method"))
+            .advise("convert it, and write into the new image"));
     }
     if header.needs(incompatible::CORRUPT) {
         let detail = "a writer found the image damaged and marked it so";
@@ -138,6 +174,26 @@ pub(crate) fn check_writable(image: &Image) -> Result<()> {
             .advise(REPAIR));
     }
     Ok(())
+}
+
+/// Whoever writes into an encrypted image must be able to encrypt, and nobody else may.
+fn check_cipher(image: &Image, given: bool) -> Result<()> {
+    let place = Place::new("QCOW header").field("crypt_method");
+    match (image.header.encryption, given) {
+        (Some(_), false) => {
+            let detail = "it is encrypted, and no secret was given";
+            Err(Error::new(Kind::Denied, Problem::Missing, detail).at(place))
+        }
+        (None, true) => {
+            let detail = "a cipher is given, but the image is not encrypted";
+            Err(Error::invalid(Problem::Mismatch, detail).at(place))
+        }
+        // Ciphertext does not shrink, and nobody writes such; what it would mean is not known.
+        (Some(_), true) if image.header.needs(incompatible::DATA_FILE) => {
+            Err(Error::unsupported("an encrypted image with an external data file").at(place))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// How many clusters behind the end of the file are looked at.

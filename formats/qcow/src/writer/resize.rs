@@ -2,6 +2,7 @@
 
 use super::place::Below;
 use super::state::State;
+use crate::Encryption;
 use crate::entry::{RawEntry, Unit};
 use crate::layout::entry;
 use adit_core::bytes::narrow;
@@ -65,8 +66,12 @@ impl State {
     pub(super) fn switch_l1(&mut self) {
         let header = &self.header;
         let mut bytes = header.size_bytes.to_be_bytes().to_vec();
-        // Not encrypted: that was refused.
-        bytes.extend([0; 4]);
+        let method = match header.encryption {
+            None => 0u32,
+            Some(Encryption::Aes) => 1,
+            Some(Encryption::Luks) => 2,
+        };
+        bytes.extend(method.to_be_bytes());
         bytes.extend(u32::try_from(header.l1.entries).unwrap_or(0).to_be_bytes());
         bytes.extend(header.l1.offset.to_be_bytes());
         self.switch.push(Change::Write { file: 0, offset: SIZE_FIELD, bytes });
