@@ -3,8 +3,7 @@
 use adit_core::bytes::wide;
 use adit_core::{Error, Problem, Result};
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
-use zstd::bulk::Decompressor;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use zstd::zstd_safe::find_frame_compressed_size;
 use zune_inflate::errors::DecodeErrorStatus;
 use zune_inflate::{DeflateDecoder, DeflateOptions};
@@ -31,9 +30,24 @@ impl Compression {
 /// A decoder of clusters, shared by threads.
 pub(crate) struct Codec {
     compression: Compression,
-    /// Contexts of zstd that wait for their next use; a new one costs more than a cluster.
-    idle: Mutex<Vec<Decompressor<'static>>>,
+    /// What waits for its next use; a new one costs more than a cluster.
+    idle: Mutex<Vec<Context>>,
 }
+
+/// What one thread needs to decode a cluster.
+struct Context {
+    /// What was read. Only grows: clusters of an image have one size.
+    data: Vec<u8>,
+    decoder: Decoder,
+}
+
+enum Decoder {
+    Deflate(libdeflater::Decompressor),
+    Zstd(zstd::bulk::Decompressor<'static>),
+}
+
+/// As many contexts as are kept; more threads than that do not decode at once for long.
+const IDLE_MAX: usize = 16;
 
 impl fmt::Debug for Codec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -46,23 +60,61 @@ impl Codec {
         Codec { compression, idle: Mutex::new(Vec::new()) }
     }
 
-    /// Fills `cluster`, a whole cluster, from `data`. `complete` says that the file holds all of
-    /// `data`, which may then end with bytes of the next cluster.
+    /// Fills `cluster`, a whole cluster, from `length` bytes that `read` gets. `complete` says
+    /// that the file holds all of them, which may then end with bytes of the next cluster.
     ///
-    /// Errors: `Corrupt` when `data` does not fill the cluster.
-    pub(crate) fn decode(&self, data: &[u8], complete: bool, cluster: &mut [u8]) -> Result<()> {
-        match self.compression {
-            Compression::Deflate => inflate(data, complete, cluster),
-            Compression::Zstd => self.unzstd(data, cluster),
+    /// Errors: those of `read`; `Corrupt` when the data do not fill the cluster.
+    pub(crate) fn decode(
+        &self,
+        length: usize,
+        complete: bool,
+        cluster: &mut [u8],
+        read: impl FnOnce(&mut [u8]) -> Result<()>,
+    ) -> Result<()> {
+        let kept = self.idle().pop();
+        let mut context = kept.unwrap_or_else(|| Context::new(self.compression));
+        let done = context.decode(length, complete, cluster, read);
+        let mut idle = self.idle();
+        if idle.len() < IDLE_MAX {
+            idle.push(context);
         }
+        done
     }
 
-    fn unzstd(&self, data: &[u8], cluster: &mut [u8]) -> Result<()> {
-        let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut context = idle().pop().unwrap_or_default();
-        let done = unzstd(&mut context, data, cluster);
-        idle().push(context);
-        done
+    fn idle(&self) -> MutexGuard<'_, Vec<Context>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Context {
+    fn new(compression: Compression) -> Self {
+        let decoder = match compression {
+            Compression::Deflate => Decoder::Deflate(libdeflater::Decompressor::new()),
+            Compression::Zstd => Decoder::Zstd(zstd::bulk::Decompressor::default()),
+        };
+        Context { data: Vec::new(), decoder }
+    }
+
+    fn decode(
+        &mut self,
+        length: usize,
+        complete: bool,
+        cluster: &mut [u8],
+        read: impl FnOnce(&mut [u8]) -> Result<()>,
+    ) -> Result<()> {
+        if self.data.len() < length {
+            self.data.resize(length, 0);
+        }
+        let data = self.data.get_mut(..length).unwrap_or_default();
+        read(data)?;
+        match &mut self.decoder {
+            // Whatever it has to say against a stream, the careful way knows better.
+            Decoder::Deflate(fast) => match fast.deflate_decompress(data, cluster) {
+                Ok(filled) if filled == cluster.len() => Ok(()),
+                _ => inflate(data, complete, cluster),
+            },
+            Decoder::Zstd(context) => unzstd(context, data, cluster),
+        }
     }
 }
 
@@ -93,7 +145,11 @@ fn inflate(data: &[u8], complete: bool, cluster: &mut [u8]) -> Result<()> {
 }
 
 /// Frame by frame, each in one go: so no window is allocated, whatever a frame asks for.
-fn unzstd(context: &mut Decompressor<'_>, data: &[u8], cluster: &mut [u8]) -> Result<()> {
+fn unzstd(
+    context: &mut zstd::bulk::Decompressor<'_>,
+    data: &[u8],
+    cluster: &mut [u8],
+) -> Result<()> {
     let length = cluster.len();
     let (mut data, mut room) = (data, cluster);
     while !room.is_empty() {

@@ -3,7 +3,7 @@
 use crate::entry::{EntryKind, RawEntry};
 use crate::header::{Header, L1Place};
 use crate::power::Power;
-use adit_core::bytes::{narrow, u64_be};
+use adit_core::bytes::{narrow, u64_be, wide};
 use adit_core::{Disk, DiskExt, Error, Limits, Place, Problem, Result, TableCache};
 use std::sync::Arc;
 
@@ -155,6 +155,18 @@ impl Tables {
         let index = self.entry_index(offset);
         slice.l1_index == self.l1_span().index(offset)
             && index.checked_sub(slice.first).is_some_and(|index| index < slice.entries)
+    }
+
+    /// How many entries from that of `offset` on are all zeros, as far as `slice` shows; none if
+    /// `offset` is inside a cluster.
+    pub(crate) fn empty_entries(&self, slice: &L2Slice, offset: u64) -> u64 {
+        if !self.covers(slice, offset) || !self.cluster.divides(offset) {
+            return 0;
+        }
+        let skip = self.l2_entry.times(self.entry_index(offset).saturating_sub(slice.first));
+        let rest = narrow(skip).and_then(|skip| slice.bytes.get(skip..)).unwrap_or_default();
+        let words = rest.chunks_exact(8).take_while(|word| **word == [0; 8]).count();
+        self.l2_entry.index(wide(words).saturating_mul(8))
     }
 
     /// The entry of `offset`.

@@ -4,11 +4,23 @@ use crate::SECTOR_BYTES;
 use crate::layout::{LENGTH_DATA, MARKER_DATA};
 use adit_core::bytes::{narrow, u32_le, u64_le};
 use adit_core::{Disk, DiskExt, Error, Kind, Place, Problem, Result};
+use libdeflater::Decompressor;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use zune_inflate::{DeflateDecoder, DeflateOptions};
 
 /// Largest grain that is decoded: a small read must not cost much memory. Unit: bytes.
 pub(crate) const GRAIN_BYTES_MAX: u64 = 16 << 20;
+
+/// Longest buffer that a thread keeps from one grain to the next. Unit: bytes.
+const KEPT_BYTES_MAX: usize = 1 << 20;
+
+// What a thread needs for every grain. Nobody holds them while a file is read: that may be a
+// grain of another stream.
+thread_local! {
+    static DATA: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    static FAST: RefCell<Decompressor> = RefCell::new(Decompressor::new());
+}
 
 /// How grains are compressed.
 #[derive(Clone, Debug)]
@@ -37,34 +49,24 @@ impl Coding {
     }
 
     fn decode_at(&self, file: &Arc<dyn Disk>, at: u64, start: u64, buf: &mut [u8]) -> Result<()> {
-        let data = self.data(file, at, start)?;
+        let mut data = DATA.take();
+        self.read(file, at, start, &mut data)?;
         let most = narrow(self.grain_bytes)
             .filter(|_| self.grain_bytes <= GRAIN_BYTES_MAX)
             .ok_or_else(|| Error::limit("table_bytes_max", "the grain is too large"))?;
-        // A decoder may stop a little late; what it made is measured below all the same.
-        let options = DeflateOptions::default()
-            .set_limit(most.saturating_add(1))
-            .set_size_hint(most)
-            .set_confirm_checksum(true);
-        let grain =
-            DeflateDecoder::new_with_options(&data, options).decode_zlib().map_err(|e| {
-                let problem = Problem::BadValue;
-                Error::corrupt(problem, format!("the data cannot be inflated: {:?}", e.error))
-            })?;
-        if grain.len() > most {
-            let detail = format!("it inflates to more than the {most} bytes of a grain");
-            return Err(Error::corrupt(Problem::OutOfRange, detail));
+        // Whatever the fast way has against a stream, the careful way knows better.
+        let fast = |buf: &mut [u8]| FAST.with_borrow_mut(|fast| fast.zlib_decompress(&data, buf));
+        if buf.len() != most || fast(buf) != Ok(most) {
+            inflate(&data, most, buf)?;
         }
-        let front = grain.get(..buf.len()).ok_or_else(|| {
-            let detail = format!("it inflates to {} of {} bytes", grain.len(), buf.len());
-            Error::corrupt(Problem::Truncated, detail)
-        })?;
-        buf.copy_from_slice(front);
+        if data.capacity() <= KEPT_BYTES_MAX {
+            DATA.set(data);
+        }
         Ok(())
     }
 
-    /// The compressed bytes.
-    fn data(&self, file: &Arc<dyn Disk>, at: u64, start: u64) -> Result<Vec<u8>> {
+    /// Fills `data` with the compressed bytes.
+    fn read(&self, file: &Arc<dyn Disk>, at: u64, start: u64, data: &mut Vec<u8>) -> Result<()> {
         let lead = if self.markers { MARKER_DATA } else { LENGTH_DATA };
         let from = at.saturating_add(lead);
         let cut = || {
@@ -94,8 +96,32 @@ impl Coding {
         if from.saturating_add(length) > file.size_bytes() {
             return Err(cut());
         }
-        file.read_vec(from, narrow(length).unwrap_or(0))
+        data.resize(narrow(length).unwrap_or(0), 0);
+        file.read_at(data, from)
     }
+}
+
+/// The careful way, which tells what is wrong.
+fn inflate(data: &[u8], most: usize, buf: &mut [u8]) -> Result<()> {
+    // A decoder may stop a little late; what it made is measured below all the same.
+    let options = DeflateOptions::default()
+        .set_limit(most.saturating_add(1))
+        .set_size_hint(most)
+        .set_confirm_checksum(true);
+    let grain = DeflateDecoder::new_with_options(data, options).decode_zlib().map_err(|e| {
+        let problem = Problem::BadValue;
+        Error::corrupt(problem, format!("the data cannot be inflated: {:?}", e.error))
+    })?;
+    if grain.len() > most {
+        let detail = format!("it inflates to more than the {most} bytes of a grain");
+        return Err(Error::corrupt(Problem::OutOfRange, detail));
+    }
+    let front = grain.get(..buf.len()).ok_or_else(|| {
+        let detail = format!("it inflates to {} of {} bytes", grain.len(), buf.len());
+        Error::corrupt(Problem::Truncated, detail)
+    })?;
+    buf.copy_from_slice(front);
+    Ok(())
 }
 
 #[cfg(test)]
