@@ -39,11 +39,12 @@ pub(crate) struct Share {
 /// A part of the disk. Memory is kept from one use to the next.
 #[derive(Debug, Default)]
 pub(crate) struct Buffer {
-    /// What was read; byte 0 is `offset` of the disk.
+    /// What was read, range after range without gaps. What is behind them means nothing.
     pub raw: Vec<u8>,
-    pub offset: u64,
-    /// What of it was read; the rest of `raw` means nothing.
+    /// What was read, rising. Unit: bytes of the disk.
     pub ranges: Vec<Range<u64>>,
+    /// Where each range begins in `raw`.
+    starts: Vec<usize>,
     pub out: Vec<u8>,
     pub items: Vec<Item>,
     /// Instead of all this: the kernel is to copy it.
@@ -53,22 +54,36 @@ pub(crate) struct Buffer {
 impl Buffer {
     /// Forgets what it held.
     pub fn clear(&mut self) {
-        self.ranges.clear();
+        self.hold(Vec::new());
         self.out.clear();
         self.items.clear();
         self.share = None;
     }
 
-    /// Where a range of the disk is in `raw`.
+    /// Makes it hold these ranges.
+    pub fn hold(&mut self, ranges: Vec<Range<u64>>) {
+        self.starts.clear();
+        let mut start = 0;
+        for range in &ranges {
+            self.starts.push(start);
+            start += (range.end - range.start) as usize;
+        }
+        self.ranges = ranges;
+    }
+
+    /// Where a range of the disk, a part of one that it holds, is in `raw`.
     pub fn place(&self, range: &Range<u64>) -> Range<usize> {
-        (range.start - self.offset) as usize..(range.end - self.offset) as usize
+        let index = self.ranges.partition_point(|held| held.end <= range.start);
+        let held = self.ranges.get(index).map_or(range.start, |held| held.start);
+        let start = self.starts.get(index).copied().unwrap_or(0) + (range.start - held) as usize;
+        start..start + (range.end - range.start) as usize
     }
 
     /// Where it ends. Unit: bytes of the disk.
     pub fn end(&self) -> u64 {
         match &self.share {
             Some(share) => share.range.end,
-            None => self.ranges.last().map_or(self.offset, |range| range.end),
+            None => self.ranges.last().map_or(0, |range| range.end),
         }
     }
 

@@ -26,6 +26,8 @@ use std::time::SystemTime;
 const PIECE_BYTES: u64 = 1 << 20;
 /// What is searched for zeros and left out. Unit: bytes.
 const GRAIN_BYTES: u64 = 64 << 10;
+/// What is read begins and ends on these, as files are stored. Unit: bytes.
+const BLOCK_BYTES: u64 = 4 << 10;
 /// Levels where none is asked for.
 const ZLIB_LEVEL: i32 = 5;
 const ZSTD_LEVEL: i32 = 3;
@@ -217,7 +219,9 @@ fn coding(options: &ConvertOptions) -> Coding {
 fn units(unit: u64, coding: Coding, source: &Arc<dyn Disk>) -> plan::Units {
     let grain = if coding == Coding::Plain { unit.min(GRAIN_BYTES) } else { unit };
     let likes = u64::from(source.geometry().io_size_bytes).next_power_of_two();
-    plan::Units { unit, grain, piece: PIECE_BYTES.max(grain).max(likes.min(4 << 20)) }
+    // An encoder takes whole units.
+    let block = if coding == Coding::Plain { grain.min(BLOCK_BYTES) } else { grain };
+    plan::Units { unit, grain, block, piece: PIECE_BYTES.max(grain).max(likes.min(4 << 20)) }
 }
 
 /// Whether the kernel is asked to copy. Hashes and compressors have to see the bytes, and so has

@@ -63,7 +63,7 @@ pub(crate) fn write(
         let detail = format!("{name} has {} bytes, and the disk {size}", device.size_bytes());
         return refuse(Kind::Invalid, detail, "choose a larger device");
     }
-    let units = Units { unit: 64 << 10, grain: 64 << 10, piece: 1 << 20 };
+    let units = Units { unit: 64 << 10, grain: 64 << 10, block: 64 << 10, piece: 1 << 20 };
     let survey = Survey::of(source, units, interrupt)?;
     if reads_from(source, &opened, interrupt)? {
         return refuse(Kind::Invalid, format!("{name} is what is read"), "choose another device");

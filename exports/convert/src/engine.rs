@@ -122,15 +122,15 @@ fn fill(
     encoder: &mut Option<Encoder>,
 ) -> Result<()> {
     work.interrupt.check()?;
-    let (offset, ranges) = match job {
-        Job::Read { offset, ranges } => (offset, ranges),
+    let ranges = match job {
+        Job::Read(ranges) => ranges,
         Job::Share(share) => {
             buffer.share = Some(share);
             return Ok(());
         }
     };
     buffer.raw.resize(work.units.piece as usize, 0);
-    (buffer.offset, buffer.ranges) = (offset, ranges);
+    buffer.hold(ranges);
     for index in 0..buffer.ranges.len() {
         let range = buffer.ranges[index].clone();
         let place = buffer.place(&range);

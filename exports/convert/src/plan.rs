@@ -17,8 +17,10 @@ const SHARE_BYTES_MAX: u64 = 64 << 20;
 pub(crate) struct Units {
     /// What the layout places.
     pub unit: u64,
-    /// What is read, searched for zeros and left out: at most a unit.
+    /// What is searched for zeros and left out: at most a unit.
     pub grain: u64,
+    /// What is read begins and ends at multiples of it: at most a grain.
+    pub block: u64,
     /// What one thread takes at a time: at least a grain.
     pub piece: u64,
 }
@@ -26,8 +28,8 @@ pub(crate) struct Units {
 /// One step of the conversion.
 #[derive(Debug)]
 pub(crate) enum Job {
-    /// Read these ranges, which lie on grains of the piece at `offset`.
-    Read { offset: u64, ranges: Vec<Range<u64>> },
+    /// Read these ranges, which lie on blocks and together have at most the size of a piece.
+    Read(Vec<Range<u64>>),
     /// Let the kernel copy.
     Share(Share),
 }
@@ -76,31 +78,32 @@ impl<'a> Planner<'a> {
     /// Errors: those of the source; `Lost` with the place where data cannot be had.
     pub fn next(&mut self) -> Result<Option<Job>> {
         let piece = self.units.piece;
-        let (mut offset, mut ranges) = (None, Vec::<Range<u64>>::new());
+        let (mut ranges, mut length) = (Vec::<Range<u64>>::new(), 0);
         while let Some(part) = self.part()? {
             let range = match part {
-                Part::Share(share) if offset.is_none() => return Ok(Some(Job::Share(share))),
-                Part::Read(range) if offset.is_none_or(|at| at == range.start / piece * piece) => {
-                    range
-                }
-                part => {
+                Part::Share(share) if ranges.is_empty() => return Ok(Some(Job::Share(share))),
+                Part::Share(_) => {
                     self.parts.push_front(part);
                     break;
                 }
+                Part::Read(range) => range,
             };
-            let start = range.start / piece * piece;
-            offset = Some(start);
-            let end = range.end.min(start.saturating_add(piece));
+            // Never past the end of a piece of the disk: sources like reads that lie so.
+            let end = (range.start / piece + 1).saturating_mul(piece).min(range.end);
+            if length + (end - range.start) > piece {
+                self.parts.push_front(Part::Read(range));
+                break;
+            }
+            length += end - range.start;
             match ranges.last_mut() {
                 Some(last) if last.end == range.start => last.end = end,
                 _ => ranges.push(range.start..end),
             }
             if end < range.end {
                 self.parts.push_front(Part::Read(end..range.end));
-                break;
             }
         }
-        Ok(offset.map(|offset| Job::Read { offset, ranges }))
+        Ok((!ranges.is_empty()).then_some(Job::Read(ranges)))
     }
 
     fn part(&mut self) -> Result<Option<Part>> {
@@ -135,11 +138,11 @@ impl<'a> Planner<'a> {
     }
 
     fn data(&mut self, range: Range<u64>, leaf: Arc<dyn Disk>, at: u64) {
-        let grain = self.units.grain;
-        let up = |offset: u64| offset.checked_next_multiple_of(grain).unwrap_or(u64::MAX);
-        let (low, high) = (range.start / grain * grain, up(range.end).min(self.size));
+        let block = self.units.block;
+        let up = |offset: u64| offset.checked_next_multiple_of(block).unwrap_or(u64::MAX);
+        let (low, high) = (range.start / block * block, up(range.end).min(self.size));
         let first = up(range.start);
-        let last = if range.end == self.size { range.end } else { range.end / grain * grain };
+        let last = if range.end == self.size { range.end } else { range.end / block * block };
         let sharing = self.sharing.is_some_and(|on| on.load(Ordering::Relaxed));
         let shared = sharing && last.saturating_sub(first) >= SHARE_BYTES_MIN;
         self.end = high;
@@ -205,7 +208,7 @@ mod tests {
     use super::*;
     use adit_core::{Concat, MemoryDisk, Piece};
 
-    const UNITS: Units = Units { unit: 1 << 20, grain: 4096, piece: 16384 };
+    const UNITS: Units = Units { unit: 1 << 20, grain: 16384, block: 4096, piece: 16384 };
 
     /// 5000 bytes of data, a hole to 40000, data to 60001.
     fn disk() -> Arc<dyn Disk> {
@@ -214,16 +217,29 @@ mod tests {
     }
 
     #[test]
-    fn jobs_cover_the_data_once_in_whole_grains() {
+    fn jobs_cover_the_data_once_in_whole_blocks() {
         let (disk, interrupt) = (disk(), Interrupt::default());
         let mut planner = Planner::new(&disk, UNITS, None, &interrupt);
         let mut jobs = Vec::new();
-        while let Some(Job::Read { offset, ranges }) = planner.next().unwrap() {
-            jobs.push((offset, ranges));
+        while let Some(Job::Read(ranges)) = planner.next().unwrap() {
+            jobs.push(ranges);
         }
-        let expected = [(0, 0..8192), (32768, 36864..49152), (49152, 49152..60001)];
-        let expected: Vec<_> = expected.into_iter().map(|(at, range)| (at, vec![range])).collect();
+        // A piece is full with the second; none goes past 49152.
+        let expected = [vec![0..8192], vec![36864..49152], vec![49152..60001]];
         assert_eq!(jobs, expected);
+    }
+
+    #[test]
+    fn pieces_that_lie_apart_are_one_job() {
+        let pieces = (0..100).map(|at| match at % 4 {
+            1 => Piece::whole(MemoryDisk::open("data", vec![7; 4096])),
+            _ => Piece::zero(4096),
+        });
+        let disk = Concat::open("disk", pieces.collect()).unwrap();
+        let interrupt = Interrupt::default();
+        let mut planner = Planner::new(&disk, UNITS, None, &interrupt);
+        let Some(Job::Read(ranges)) = planner.next().unwrap() else { panic!() };
+        assert_eq!(ranges, [4096..8192, 20480..24576, 36864..40960, 53248..57344]);
     }
 
     #[test]

@@ -142,7 +142,7 @@ impl Writer<'_> {
         let mut run: Option<(u64, Range<u64>)> = None;
         let mut at = share.range.start;
         while at < share.range.end {
-            let end = share.range.end.min(at + grain);
+            let end = share.range.end.min((at / grain + 1).saturating_mul(grain));
             let place = layout.place(at, Stored::Plain)?;
             match &mut run {
                 Some((start, range)) if *start + (at - range.start) == place => range.end = end,
