@@ -24,6 +24,7 @@ const RULES: &[(&str, &[&str])] = &[
 /// Crates from outside that a format may use: pure computation, no input or output.
 const PURE: &[&str] = &[
     "crc32fast",
+    "libdeflater",
     "zune-inflate",
     "zstd",
     "flate2",
