@@ -76,6 +76,6 @@ fn by_itself<F: Check + 'static>(fs: &Arc<F>) -> Option<Arc<dyn Check>> {
 guest!(EXT, adit_ext::Ext, by_itself);
 guest!(FAT, adit_fat::Fat, by_itself);
 guest!(ISO, adit_iso9660::Iso, by_itself);
-guest!(NTFS, adit_ntfs::Ntfs, |_| None);
+guest!(NTFS, adit_ntfs::Ntfs, by_itself);
 guest!(SQUASHFS, adit_squashfs::Squash, by_itself);
 guest!(XFS, adit_xfs::Xfs, by_itself);

@@ -145,7 +145,7 @@ impl Directory {
 
     /// Gives entries to `visit` from a cursor on, at least a node's and at most a batch's, until
     /// it says no; damage goes to `report`. Gives where to go on.
-    fn scan(
+    pub(crate) fn scan(
         &self,
         from: Cursor,
         visit: &mut dyn FnMut(FileName, &Entry<'_>, Cursor) -> bool,

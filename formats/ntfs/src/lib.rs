@@ -11,7 +11,7 @@
 //!   LZNT1; `wof` does the same for files that `compact` packed (XPRESS, LZX).
 //! - `index`, `directory`: from a name to a record. `reparse`: links and foreign filters.
 //! - `log`, `volume`: in what state the volume was left; nothing is replayed.
-//! - [`Ntfs::records`]: every record in one sequential sweep.
+//! - [`Ntfs::records`]: every record in one sequential sweep. `check`: all of it compared.
 //!
 //! A node's number is its file reference: the record number in the low 48 bits, the sequence
 //! number above, which tells a file from an earlier one in the same record. A number without
@@ -48,6 +48,7 @@
 mod allocated;
 mod bits;
 mod boot;
+mod check;
 mod deleted;
 mod details;
 mod directory;
