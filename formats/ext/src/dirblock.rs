@@ -53,8 +53,8 @@ impl<'a> Entries<'a> {
             return Err(bad(&format!("has length {length}, {} are left", entry.len())));
         }
         let [low, high] = lengths.to_le_bytes();
-        let (name_length, kind) =
-            if self.typed { (usize::from(low), high) } else { (usize::from(lengths), 0) };
+        // Without types the byte beside the length means nothing; Linux leaves in it what was there.
+        let (name_length, kind) = (usize::from(low), if self.typed { high } else { 0 });
         let end = at.saturating_add(length);
         let name = entry.get(HEAD..HEAD.saturating_add(name_length));
         match name.filter(|name| name.len().saturating_add(HEAD) <= length) {

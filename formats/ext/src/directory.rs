@@ -44,6 +44,9 @@ impl Ext {
         if dir.has(inode_flags::INLINE_DATA) {
             return 2;
         }
+        if self.journal().fast.made(dir.ino) {
+            return 0;
+        }
         self.length(dir).div_ceil(self.superblock().block_size.get())
     }
 

@@ -15,7 +15,7 @@ use crate::mapping::{Stretch, What};
 use crate::volume::Ext;
 use adit_core::bytes::{array, u16_le, u32_le, wide};
 use adit_core::{Cursor, DirEntry, DirPage, Finding, Name, Place};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const ADD_RANGE: u16 = 1;
 const DELETE_RANGE: u16 = 2;
@@ -43,6 +43,8 @@ pub struct FastCommits {
     names: BTreeMap<u32, BTreeMap<Vec<u8>, Option<u32>>>,
     /// By directory that was made: the one it is in.
     parents: BTreeMap<u32, u32>,
+    /// Directories that were made: what their blocks hold was never written.
+    made: BTreeSet<u32>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +59,7 @@ enum Target {
 enum Step {
     Inode(u32, Vec<u8>),
     Range(u32, u64, u64, Target),
-    Name { directory: u32, inode: u32, name: Vec<u8>, exists: bool },
+    Name { directory: u32, inode: u32, name: Vec<u8>, exists: bool, made: bool },
 }
 
 impl FastCommits {
@@ -123,6 +125,11 @@ impl FastCommits {
         Some(self.names.get(&dir.0)?.get(name)?.map(Ino))
     }
 
+    /// Whether a directory was made by a fast commit, so that all its names are here.
+    pub(crate) fn made(&self, dir: Ino) -> bool {
+        self.made.contains(&dir.0)
+    }
+
     /// The directory in which one was made.
     pub(crate) fn parent(&self, dir: Ino) -> Option<Ino> {
         self.parents.get(&dir.0).copied().map(Ino)
@@ -136,9 +143,14 @@ impl FastCommits {
                 cut(ranges, start, length);
                 ranges.insert(start, (length, target));
             }
-            Step::Name { directory, inode, name, exists } => {
+            Step::Name { directory, inode, name, exists, made } => {
                 if exists {
                     self.parents.insert(inode, directory);
+                }
+                // Files are renamed this way as well; directories are not.
+                let mode = self.inodes.get(&inode).and_then(|bytes| u16_le(bytes, 0));
+                if made && mode.is_some_and(|mode| mode & 0xf000 == 0x4000) {
+                    self.made.insert(inode);
                 }
                 let names = self.names.entry(directory).or_default();
                 names.insert(name, exists.then_some(inode));
@@ -308,6 +320,7 @@ fn parse(tag: u16, value: &[u8]) -> Option<Option<Step>> {
             inode: u32_le(value, 4)?,
             name: value.get(8..)?.to_vec(),
             exists: tag != UNLINK,
+            made: tag == CREATE,
         },
         _ => return None,
     }))
