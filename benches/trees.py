@@ -207,7 +207,7 @@ def node(line, blocks):
     if kind == "file":
         fact["size"] = line["size_bytes"]
     elif kind == "symlink":
-        fact["target"] = as_bytes(line, "target")
+        fact["target"] = as_bytes(line, "target") if "target" in line or "target_hex" in line else None
     return fact
 
 
@@ -260,7 +260,8 @@ def check_member(fact, member, kinds):
     modified = int(whole) * 10**9 + (-nanos if told.startswith("-") else nanos)
     for key, value in (("kind", kind), ("mode", member.mode & 0o7777), ("uid", member.uid), ("gid", member.gid),
                        ("modified", modified)):
-        if fact.get(key) != value:
+        unknown = key == "modified" and fact.get(key) is None
+        if fact.get(key) != value and not unknown:
             fact[key] = f"find: {fact.get(key)}, tar: {value}"
     if kind.endswith("device"):
         fact["device"] = f"{member.devmajor}:{member.devminor}"
