@@ -3,6 +3,7 @@
 //! [`TARGETS`] names them all, so that ordinary tests can replay every reproducer.
 #![forbid(unsafe_code)]
 
+mod fuse;
 mod guests;
 mod images;
 mod patched;
@@ -10,6 +11,7 @@ mod tables;
 mod text;
 mod vmfs;
 
+pub use fuse::fuse;
 pub use guests::{guest, volume};
 pub use images::{image_model, qcow, vhd, vhdx, vmdk_sparse};
 pub use tables::{lvm, partitions};
@@ -21,6 +23,7 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target by name.
 pub const TARGETS: &[Target] = &[
+    ("fuse", fuse),
     ("partitions", partitions),
     ("lvm", lvm),
     ("superblock", superblock),
