@@ -18,7 +18,7 @@ usage: cargo xtask CHORE
   layers      prove that dependencies point downwards only
   witnesses   fetch the public test data and the independent readers
   bench       measure adit beside its peers in one run: vmfs (usual), convert, guest, nbd,
-              nbd-clients (what libnbd and a booting PC make of our server), endure (servers
+              fuse (mounts; as root), nbd-clients (what libnbd and a booting PC make of our server), endure (servers
               killed and told things under load), or
               views FOLDER: every image of a manifest against its hash
   fuzz [SECONDS] [TARGET]
@@ -71,6 +71,7 @@ fn bench(rest: &[&str]) -> Result<(), String> {
         ["crash", rest @ ..] => ("benches/crash.py", rest),
         ["views", rest @ ..] => ("benches/views.py", rest),
         ["guest", rest @ ..] => ("benches/guest.py", rest),
+        ["fuse", rest @ ..] => ("benches/serve_fuse.py", rest),
         ["nbd", rest @ ..] => ("benches/serve_nbd.py", rest),
         ["nbd-clients", rest @ ..] => ("benches/nbd_clients.py", rest),
         ["endure", rest @ ..] => ("benches/endure.py", rest),
