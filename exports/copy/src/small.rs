@@ -5,8 +5,7 @@
 
 use crate::copy::Copied;
 use crate::folder::{Folder, times_of};
-use crate::sparse::{SegmentKind, Segments, Walk};
-use adit_core::{Disk, Interrupt, Metadata};
+use adit_core::{Disk, ExtentKind, Interrupt, Metadata};
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
@@ -79,20 +78,24 @@ impl Small {
         if self.bytes.len() < length {
             self.bytes.resize(length.next_power_of_two(), 0);
         }
-        let walk = Walk { leaves: false, salvage: false, interrupt };
-        for segment in Segments::of(disk, 0..size_bytes, walk) {
-            let segment = segment.ok()?;
-            match segment.kind {
-                SegmentKind::Zero => copied.hole_bytes += segment.length,
-                SegmentKind::Lost(_) => return None,
-                SegmentKind::Data(_) => {
-                    let range = usize::try_from(segment.offset).ok()?
-                        ..usize::try_from(segment.end()).ok()?;
-                    disk.read_at(self.bytes.get_mut(range.clone())?, segment.offset).ok()?;
-                    copied.copied_bytes += segment.length;
-                    self.data.push(range);
-                }
+        // Only what the file itself calls a hole: asking every layer costs more than the copy.
+        let mut at = 0;
+        while at < size_bytes {
+            let extent = disk.extent_at(at).ok()?;
+            let end = extent.end().min(size_bytes);
+            let range = usize::try_from(at).ok()?..usize::try_from(end).ok()?;
+            match (extent.kind, self.data.last_mut()) {
+                (kind, _) if kind.is_zero() => copied.hole_bytes += end - at,
+                (ExtentKind::Lost(_), _) => return None,
+                (_, Some(last)) if last.end == range.start => last.end = range.end,
+                _ => self.data.push(range),
             }
+            at = end.max(at.checked_add(1)?);
+        }
+        interrupt.check().ok()?;
+        for range in &self.data {
+            disk.read_at(self.bytes.get_mut(range.clone())?, range.start as u64).ok()?;
+            copied.copied_bytes += range.len() as u64;
         }
         Some(copied)
     }
