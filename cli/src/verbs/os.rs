@@ -65,8 +65,11 @@ fn show(session: &Session, places: &[OsString]) -> Result<u8> {
     Ok(code)
 }
 
-fn place(index: Option<usize>, volumes: &[Volume]) -> Option<&str> {
-    volumes.get(index?).map(|volume| volume.locator.as_str())
+/// The full name of a part of a volume.
+fn place(index: Option<usize>, path: &[u8], volumes: &[Volume]) -> Option<String> {
+    let mut place = volumes.get(index?)?.locator.clone();
+    place.push_str(&adit_trees::shown(path));
+    Some(place)
 }
 
 fn text(out: &mut Out, system: &System, volumes: &[Volume]) {
@@ -82,15 +85,15 @@ fn text(out: &mut Out, system: &System, volumes: &[Volume]) {
     line("architecture", &system.architecture);
     line("machine id", &system.machine_id);
     line("kernels", &system.kernels.join(", "));
-    line("root", place(Some(system.root), volumes).unwrap_or_default());
+    line("root", &place(Some(system.root), &system.root_path, volumes).unwrap_or_default());
     for mount in &system.mounts {
         let at = adit_trees::shown(&mount.at);
         let source = match &mount.found {
-            Found::Volume(index) => place(Some(*index), volumes).unwrap_or_default().to_owned(),
+            Found::Volume(index) => place(Some(*index), &mount.path, volumes).unwrap_or_default(),
             Found::Likely(index) => {
-                let place = place(Some(*index), volumes).unwrap_or_default();
+                let place = place(Some(*index), &mount.path, volumes).unwrap_or_default();
                 match mount.source.is_empty() {
-                    true => place.to_owned(),
+                    true => place,
                     false => format!("{place}, likely ({})", mount.source),
                 }
             }
@@ -107,7 +110,7 @@ fn mount_json(mount: &Mount, volumes: &[Volume]) -> Value {
     map.insert("source".into(), json!(mount.source));
     map.insert("format".into(), json!(mount.format));
     map.insert("state".into(), mount.found.word().into());
-    map.insert("path".into(), json!(place(mount.found.volume(), volumes)));
+    map.insert("path".into(), json!(place(mount.found.volume(), &mount.path, volumes)));
     Value::Object(map)
 }
 
@@ -122,7 +125,7 @@ fn system_json(system: &System, volumes: &[Volume]) -> Value {
         "architecture": system.architecture,
         "machine_id": system.machine_id,
         "kernels": system.kernels,
-        "root": place(Some(system.root), volumes),
+        "root": place(Some(system.root), &system.root_path, volumes),
         "mounts": system.mounts.iter().map(|m| mount_json(m, volumes)).collect::<Vec<_>>(),
         "missing": missing.map(|mount| &mount.source).collect::<Vec<_>>(),
         "notes": output::notes_json(&system.notes),

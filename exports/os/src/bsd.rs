@@ -41,6 +41,7 @@ pub(crate) fn look(files: &Files<'_>, root: usize, volumes: &[Volume]) -> Option
         machine_id: kept(files.line("etc/hostid"), "the host id", &mut notes),
         kernels: Vec::new(),
         root,
+        root_path: Vec::new(),
         mounts: mounts(files, root, volumes, &mut notes),
         notes,
     })

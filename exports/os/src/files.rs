@@ -7,6 +7,8 @@ use adit_core::{
 /// One file system, read with bounds.
 pub(crate) struct Files<'a> {
     pub fs: &'a dyn FileSystem,
+    /// Where on its volume the root is.
+    pub path: &'a [u8],
     pub limits: &'a Limits,
 }
 

@@ -40,7 +40,9 @@ fn mount(line: &str, crypts: &[(String, String)], volumes: &[Volume]) -> Option<
         _ => find(&unescape(source), format, crypts, volumes),
     };
     let at = unescape(at).into_bytes();
-    Some(Mount { at, source: unescape(source), format: format.to_owned(), found })
+    let subvolume = options.split(',').find_map(|option| option.strip_prefix("subvol="));
+    let path = unescape(subvolume.unwrap_or_default()).trim_matches('/').as_bytes().to_vec();
+    Some(Mount { at, source: unescape(source), format: format.to_owned(), found, path })
 }
 
 /// Spaces and the like stand in a table as `\040`.

@@ -9,6 +9,7 @@
 //! mount table names and is not there is said.
 #![forbid(unsafe_code)]
 
+mod below;
 mod bsd;
 mod files;
 mod fstab;
@@ -24,7 +25,8 @@ pub use model::{Family, Found, Mount, System, Volume};
 pub use survey::{Survey, none_on, open_system};
 pub use tree::OsTree;
 
-use adit_core::{Limits, Result};
+use adit_core::{FileSystem, Limits, Result};
+use below::Below;
 
 /// Finds the operating systems that are installed on these file systems.
 ///
@@ -34,15 +36,28 @@ use adit_core::{Limits, Result};
 pub fn recognise(volumes: &[Volume], limits: &Limits) -> Result<Vec<System>> {
     let mut systems = Vec::new();
     for (index, volume) in volumes.iter().enumerate() {
-        let files = files::Files { fs: &*volume.fs, limits };
-        let system = match linux::look(&files, index, volumes) {
-            Some(system) => Some(system),
-            None => match windows::look(&files, index, volumes) {
+        for path in roots(&*volume.fs) {
+            let Ok(below) = Below::open(&volume.fs, path) else { continue };
+            let files = files::Files { fs: &below, path, limits };
+            let system = match linux::look(&files, index, volumes) {
                 Some(system) => Some(system),
-                None => bsd::look(&files, index, volumes),
-            },
-        };
-        systems.extend(system);
+                None if !path.is_empty() => None,
+                None => match windows::look(&files, index, volumes) {
+                    Some(system) => Some(system),
+                    None => bsd::look(&files, index, volumes),
+                },
+            };
+            systems.extend(system);
+        }
     }
     Ok(systems)
+}
+
+/// Where the root of a system may be on a file system: btrfs keeps several in one.
+fn roots(fs: &dyn FileSystem) -> &'static [&'static [u8]] {
+    match fs.identity().format.starts_with("btrfs") {
+        // Debian's and Ubuntu's, Debian's newer one, Fedora's.
+        true => &[b"", b"@", b"@rootfs", b"root"],
+        false => &[b""],
+    }
 }

@@ -32,13 +32,14 @@ pub(crate) fn look(files: &Files<'_>, root: usize, volumes: &[Volume]) -> Option
         machine_id: String::new(),
         kernels: Vec::new(),
         root,
+        root_path: files.path.to_vec(),
         mounts,
         notes: Vec::new(),
     };
     // Its files may lie anywhere in its tree: /usr is often a file system of its own.
     match OsTree::open(&system, volumes) {
         Ok(tree) => {
-            let whole = Files { fs: &*tree, limits: files.limits };
+            let whole = Files { fs: &*tree, path: files.path, limits: files.limits };
             if !is_root && !has_modules(&whole) && !whole.exists("usr/lib/os-release") {
                 return None;
             }
@@ -175,14 +176,18 @@ pub(crate) fn mounts(
     let crypttab = files.text("etc/crypttab").ok().flatten().unwrap_or_default();
     let mut mounts = fstab::parse(&text.unwrap_or_default(), &crypttab, volumes);
     match mounts.iter_mut().find(|mount| mount.at == b"/") {
-        Some(mount) if mount.found.volume() != Some(root) => {
+        Some(mount) if mount.found.volume() != Some(root) || mount.path != files.path => {
             let text = format!(
                 "the mount table names {} as root, but its files are on {}",
                 mount.source,
                 volumes.get(root).map_or("", |volume| &volume.locator)
             );
-            notes.push(Finding::info("os-root-differs", text));
-            mount.found = Found::Likely(root);
+            // A system whose default subvolume is its root does not name it.
+            if mount.found.volume() != Some(root) || !mount.path.is_empty() {
+                notes.push(Finding::info("os-root-differs", text));
+                mount.found = Found::Likely(root);
+            }
+            mount.path = files.path.to_vec();
         }
         Some(_) => {}
         None => mounts.insert(
@@ -192,6 +197,7 @@ pub(crate) fn mounts(
                 source: String::new(),
                 format: String::new(),
                 found: Found::Likely(root),
+                path: files.path.to_vec(),
             },
         ),
     }

@@ -71,6 +71,8 @@ pub struct System {
     pub kernels: Vec<String>,
     /// The volume its root or system drive is on: index into those given.
     pub root: usize,
+    /// Where on that volume: the path of a subvolume, empty for its own root.
+    pub root_path: Vec<u8>,
     /// What it mounts, in the order of its table; the root is among them.
     pub mounts: Vec<Mount>,
     /// What could not be read, or contradicts itself.
@@ -88,6 +90,8 @@ pub struct Mount {
     pub format: String,
     /// Which volume that is.
     pub found: Found,
+    /// Which part of it: the path of a subvolume, empty for all.
+    pub path: Vec<u8>,
 }
 
 /// Whether what a mount table names is among the volumes.

@@ -56,10 +56,14 @@ impl OsTree {
             return Err(Error::limit("volumes_max", "a system has too many volumes"));
         }
         let all: Vec<_> = volumes.iter().map(|volume| Arc::clone(&volume.fs)).collect();
-        let at_root = |volume: usize| all.get(volume).map(|fs| Place { volume, node: fs.root() });
-        let missing = || Error::invalid(Problem::OutOfRange, "the system is on no volume given");
+        let at = |volume: usize, path: &[u8]| -> Result<Place> {
+            let missing = || Error::invalid(Problem::OutOfRange, "the volume is not given");
+            let fs = all.get(volume).ok_or_else(missing)?;
+            let options = FindOptions { follow: false, ..FindOptions::default() };
+            Ok(Place { volume, node: fs.find(path, &options)? })
+        };
         let mut tree = OsTree {
-            root: at_root(system.root).ok_or_else(missing)?,
+            root: at(system.root, &system.root_path)?,
             mounted: HashMap::new(),
             above: HashMap::new(),
             drives: Vec::new(),
@@ -70,7 +74,7 @@ impl OsTree {
         };
         if system.family == Family::Windows {
             for mount in &system.mounts {
-                if let Some(place) = mount.found.volume().and_then(at_root) {
+                if let Some(place) = mount.found.volume().and_then(|v| at(v, &mount.path).ok()) {
                     tree.drives.push((Name::new(mount.at.clone())?, place));
                 }
             }
@@ -81,11 +85,16 @@ impl OsTree {
         // What lies above is mounted first.
         mounts.sort_by_key(|mount| mount.at.iter().filter(|&&byte| byte == b'/').count());
         for mount in mounts {
-            let at = String::from_utf8_lossy(&mount.at).into_owned();
-            match mount.found.volume().and_then(at_root) {
-                Some(place) => tree.mount(&mount.at, place)?,
+            let name = String::from_utf8_lossy(&mount.at).into_owned();
+            match mount.found.volume().map(|volume| at(volume, &mount.path)) {
+                Some(Ok(place)) => tree.mount(&mount.at, place)?,
+                Some(Err(error)) => {
+                    let path = String::from_utf8_lossy(&mount.path);
+                    let text = format!("{name} is {path} of {}: {error}", mount.source);
+                    tree.notes.push(Finding::warning("os-mount-missing", text));
+                }
                 None if mount.found == crate::Found::Missing && mount.at.starts_with(b"/") => {
-                    let text = format!("{at} is on {}, which is not there", mount.source);
+                    let text = format!("{name} is on {}, which is not there", mount.source);
                     tree.notes.push(Finding::warning("os-mount-missing", text));
                 }
                 None => {}
@@ -190,6 +199,9 @@ impl FileSystem for OsTree {
             };
         }
         if name.as_bytes() == b".." {
+            if place == self.root {
+                return Ok(dir);
+            }
             if let Some(parent) = self.above.get(&place) {
                 return Ok(self.node(*parent));
             }

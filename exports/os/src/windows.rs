@@ -27,6 +27,7 @@ pub(crate) fn look(files: &Files<'_>, root: usize, volumes: &[Volume]) -> Option
         machine_id: String::new(),
         kernels: Vec::new(),
         root,
+        root_path: Vec::new(),
         mounts: Vec::new(),
         notes: Vec::new(),
     };
@@ -45,7 +46,8 @@ pub(crate) fn look(files: &Files<'_>, root: usize, volumes: &[Volume]) -> Option
         // Windows calls its system drive C: unless its registry says otherwise.
         let taken = found.mounts.iter().any(|mount| mount.at == b"C:");
         let at = if taken { b"system".to_vec() } else { b"C:".to_vec() };
-        found.mounts.push(Mount { at, source, format, found: Found::Likely(root) });
+        let (found_at, path) = (Found::Likely(root), Vec::new());
+        found.mounts.push(Mount { at, source, format, found: found_at, path });
     }
     found.mounts.sort_by(|a, b| a.at.cmp(&b.at));
     found.notes = notes;
@@ -145,7 +147,8 @@ fn read_system(hive: &Hive, volumes: &[Volume], system: &mut System) -> Result<(
         };
         let (source, found) = device(&data, volumes);
         let at = letter.as_bytes().to_vec();
-        system.mounts.push(Mount { at, source, format: String::new(), found });
+        let (format, path) = (String::new(), Vec::new());
+        system.mounts.push(Mount { at, source, format, found, path });
     }
     Ok(())
 }
