@@ -21,7 +21,8 @@ pub fn run(session: &Session, ls: &Ls) -> u8 {
     let mut documents = Vec::new();
     let mut code = exit::GOOD;
     for path in &ls.paths {
-        let mut listing = Listing { session, ls, out: &mut out, code: exit::GOOD };
+        let human = !ls.bytes && output::on_terminal();
+        let mut listing = Listing { session, ls, out: &mut out, human, code: exit::GOOD };
         match listing.path(path) {
             Ok(document) => documents.push(document),
             Err(error) => {
@@ -41,6 +42,8 @@ struct Listing<'a> {
     session: &'a Session,
     ls: &'a Ls,
     out: &'a mut Out,
+    /// Sizes for people, not for programs.
+    human: bool,
     code: u8,
 }
 
@@ -198,7 +201,7 @@ impl Listing<'_> {
     }
 
     fn size(&self, bytes: u64) -> String {
-        if self.ls.bytes || !output::on_terminal() { bytes.to_string() } else { human_bytes(bytes) }
+        if self.human { human_bytes(bytes) } else { bytes.to_string() }
     }
 
     fn show(&mut self, listed: &[Listed]) {
