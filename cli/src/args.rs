@@ -59,6 +59,9 @@ pub struct Common {
     /// Which files an image may name
     #[arg(long, global = true, value_enum, default_value_t = References::Directory)]
     pub references: References,
+    /// How large the disk of a snapshot inside an image (`disk.qcow2@NAME`) is
+    #[arg(long, global = true, value_enum, default_value_t = SnapshotSize::Then)]
+    pub snapshot_size: SnapshotSize,
     /// Open encrypted disks with the first line of this file (`-`: standard input); may be repeated
     #[arg(long, global = true, value_name = "FILE")]
     pub passphrase_file: Vec<PathBuf>,
@@ -80,6 +83,15 @@ pub enum References {
     Directory,
     /// Any of the datastore the image lies in
     Datastore,
+}
+
+/// How large the disk of a snapshot is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SnapshotSize {
+    /// As when it was taken
+    Then,
+    /// As the image's disk is now, cut or filled with zeros, as `qemu-img convert -l` gives it
+    Now,
 }
 
 /// What to do.

@@ -33,6 +33,7 @@ impl Session {
                 .collect::<Result<_>>()?,
             secrets: secrets(&common)?,
             raw: common.raw,
+            snapshots_of_size_now: common.snapshot_size == crate::args::SnapshotSize::Now,
             references: if common.references == crate::args::References::Datastore {
                 ReferencePolicy::Datastore
             } else {

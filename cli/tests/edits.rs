@@ -40,7 +40,12 @@ impl Twin<'_> {
     fn judge(&self, image: &str, theirs: Option<&str>) {
         std::fs::write(self.dir.join("twin.raw"), &self.bytes).unwrap();
         said(self.dir, 0, &["compare", image, "twin.raw"]);
-        if let Some(theirs) = theirs {
+        if theirs == Some("vpc") {
+            // Without a word older ones take the size of the geometry.
+            let vhd = "driver=vpc,force_size_calc=current_size,file.driver=file,file.filename=";
+            let raw = "driver=raw,file.driver=file,file.filename=twin.raw";
+            qemu_img(self.dir, &["compare", "--image-opts", &format!("{vhd}{image}"), raw]);
+        } else if let Some(theirs) = theirs {
             qemu_img(self.dir, &["compare", "-f", theirs, "-F", "raw", image, "twin.raw"]);
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::group::{GroupFormat, LDM, LVM2, MD};
 use crate::guest::{EXT, FAT, GuestFormat, ISO, NTFS, SQUASHFS, XFS};
-use crate::images::{Image, parallels, qcow, unread, vdi, vhd, vhdx, vmdk};
+use crate::images::{Image, asif, parallels, qcow, qed, vdi, vhd, vhdx, vmdk};
 use adit_core::{Disk, DiskExt, Limits, Result, VolumeTable};
 use std::sync::Arc;
 
@@ -117,9 +117,9 @@ pub const FORMATS: &[Format] = &[
     image("vmdk", "VMDK extent", vmdk::is_extent, vmdk::read),
     image("vdi", "VDI", |ends| adit_vdi::probe(&ends.prefix), vdi::read),
     image("parallels", "Parallels image", parallels::is_image, parallels::read),
-    image("asif", "ASIF", |ends| ends.prefix.starts_with(b"shdw"), unread::asif),
+    image("asif", "ASIF", |ends| adit_asif::probe(&ends.prefix), asif::read),
     image("vhd", "VHD", vhd::is_image, vhd::read),
-    image("qed", "QED", |ends| ends.prefix.starts_with(b"QED\0"), unread::qed),
+    image("qed", "QED", |ends| adit_qed::probe(&ends.prefix), qed::read),
     image("vmdk-descriptor", "VMDK", vmdk::is_descriptor, vmdk::read),
     image("parallels-bundle", "Parallels disk", parallels::is_descriptor, parallels::read),
     inside("iso9660-disc", "ISO 9660", whole_disc),

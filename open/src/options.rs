@@ -64,6 +64,9 @@ pub struct OpenOptions {
     pub parents: Vec<NamedParent>,
     /// The source is a raw disk; never look for an image format or a split in it.
     pub raw: bool,
+    /// Snapshots inside an image are as large as its disk is now, cut or filled with zeros, as
+    /// `qemu-img convert -l` gives them; otherwise as large as when they were taken.
+    pub snapshots_of_size_now: bool,
     /// What opens encrypted disks, tried one after the other.
     pub secrets: Vec<Secret>,
     /// How failed reads are tried again.

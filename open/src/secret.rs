@@ -77,6 +77,12 @@ impl adit_qcow::Decrypt for Clusters {
     }
 }
 
+impl adit_qcow::Encrypt for Clusters {
+    fn encrypt(&self, first_sector: u64, buf: &mut [u8]) -> Result<()> {
+        self.0.encrypt(first_sector, buf)
+    }
+}
+
 /// What decrypts an encrypted image, from the first secret that is right; nothing for others.
 ///
 /// Errors: `Denied` where no LUKS keyslot opens. The older AES cannot tell a wrong passphrase.
@@ -85,7 +91,7 @@ pub(crate) fn cipher_of(
     file: &Arc<dyn Disk>,
     secrets: &[Secret],
     limits: &Limits,
-) -> Result<Option<Arc<dyn adit_qcow::Decrypt>>> {
+) -> Result<Option<Arc<dyn adit_qcow::Encrypt>>> {
     use adit_qcow::Encryption;
     let cipher = match image.encryption() {
         None => return Ok(None),

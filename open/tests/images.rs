@@ -323,8 +323,11 @@ fn what_is_no_disk_is_named() {
     list.resize(4096, 0);
     lab.write("d-ctk.vmdk", list);
     assert!(lab.refused("d-ctk.vmdk//", Kind::Unsupported).contains("changed block list"));
-    lab.write("d.qed", [&b"QED\0"[..], &[0; 4096]].concat());
-    assert!(lab.refused("d.qed//", Kind::Unsupported).contains("QED"));
+    for (name, start, word) in [("d.qed", b"QED\0", "QED"), ("d.asif", b"shdw", "ASIF")] {
+        lab.write(name, [&start[..], &[0; 4096]].concat());
+        let kind = if name == "d.qed" { Kind::Corrupt } else { Kind::Unsupported };
+        assert!(lab.refused(&format!("{name}//"), kind).contains(word));
+    }
 }
 
 #[test]

@@ -66,6 +66,8 @@ pub(crate) struct Given<'a> {
     pub parent: Option<Arc<dyn Disk>>,
     /// Opens another file of the image by the name it has there, under the policy for references.
     pub beside: FindFile<'a>,
+    /// What may open an encrypted image.
+    pub secrets: &'a [crate::Secret],
     /// Bounds.
     pub limits: &'a Limits,
 }
@@ -244,7 +246,8 @@ impl Opener {
         };
         let name = path.display().to_string();
         let limits = &self.options().limits;
-        op(Given { file, name: name.clone(), parent, beside: &mut beside, limits })
+        let secrets = &self.options().secrets;
+        op(Given { file, name: name.clone(), parent, beside: &mut beside, secrets, limits })
             .map_err(|error| error.in_layer(name))
     }
 

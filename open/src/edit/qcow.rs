@@ -1,7 +1,7 @@
 //! QCOW2, written.
 
 use super::{Blueprint, Editable, Given, Repaired};
-use adit_core::{Result, WritableImage};
+use adit_core::{Disk, Result, WritableImage};
 use adit_qcow::{
     Compression, CreateOptions, DataFile, Image, Preallocation, Purpose, RepairOptions, Writer,
     WriterParts,
@@ -32,7 +32,16 @@ pub(crate) fn open(given: Given<'_>) -> Result<Writer> {
     let data = references.iter().find(|it| it.purpose == Purpose::Data);
     let data = data.map(|it| (given.beside)(&it.name)).transpose()?;
     let parts = WriterParts { backing: given.parent, data };
-    Writer::open(&given.name, given.file, parts, given.limits)
+    let disk: Arc<dyn Disk> = given.file.clone();
+    let writable = image.encryption() != Some(adit_qcow::Encryption::Aes);
+    match crate::secret::cipher_of(&image, &disk, given.secrets, given.limits) {
+        Ok(Some(cipher)) if writable => {
+            Writer::open_encrypted(&given.name, given.file, parts, cipher, given.limits)
+        }
+        Err(error) if writable => Err(error),
+        // Without a secret the older AES is refused for what it is.
+        _ => Writer::open(&given.name, given.file, parts, given.limits),
+    }
 }
 
 fn create(blueprint: &mut Blueprint<'_>) -> Result<()> {

@@ -32,7 +32,10 @@ pub(crate) fn open(
 ) -> Result<ChainDisk> {
     let limits = &opener.options().limits;
     let image = match snapshot {
-        Some(name) => qcow::read_snapshot(Arc::clone(&file.disk), limits, name)?,
+        Some(name) => {
+            let now = opener.options().snapshots_of_size_now;
+            qcow::read_snapshot(Arc::clone(&file.disk), limits, name, now)?
+        }
         None => read(&file, format, limits)?,
     };
     let mut notes = Vec::new();

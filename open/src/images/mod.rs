@@ -4,13 +4,14 @@
 //! [`chain`] walks from an image to its parents and puts the disk together from the last parent
 //! up; [`named`] keeps the parents the user named, [`facts`] gives facts their stable names.
 
+pub(crate) mod asif;
 mod chain;
 mod facts;
 mod named;
 pub(crate) mod parallels;
 pub(crate) mod qcow;
+pub(crate) mod qed;
 mod raw;
-pub(crate) mod unread;
 pub(crate) mod vdi;
 pub(crate) mod vhd;
 pub(crate) mod vhdx;

@@ -14,6 +14,8 @@ struct Qcow {
     file: Arc<dyn Disk>,
     limits: Limits,
     snapshot: Option<String>,
+    /// How large the disk of the snapshot is.
+    size: SnapshotSize,
 }
 
 /// Reads the headers.
@@ -26,8 +28,10 @@ pub(crate) fn read_snapshot(
     file: Arc<dyn Disk>,
     limits: &Limits,
     snapshot: &str,
+    now: bool,
 ) -> Result<Box<dyn Image>> {
-    Ok(Box::new(Qcow::open(file, limits, Some(snapshot.to_owned()))?))
+    let size = if now { SnapshotSize::Now } else { SnapshotSize::Then };
+    Ok(Box::new(Qcow { size, ..Qcow::open(file, limits, Some(snapshot.to_owned()))? }))
 }
 
 impl Image for Qcow {
@@ -75,7 +79,7 @@ impl Image for Qcow {
             None => image,
         };
         let disk = match &self.snapshot {
-            Some(snapshot) => image.disk_of_snapshot(name, snapshot, SnapshotSize::Then, parts)?,
+            Some(snapshot) => image.disk_of_snapshot(name, snapshot, self.size, parts)?,
             None => image.disk(name, parts)?,
         };
         let mut notes = self.image.notes();
@@ -85,6 +89,7 @@ impl Image for Qcow {
             ("cluster_size_bytes", Fact::Bytes(self.image.cluster_size_bytes())),
         ];
         if let Some(snapshot) = &self.snapshot {
+            notes.extend(self.size_note(snapshot, disk.size_bytes()));
             facts.push(("snapshot", Fact::Text(snapshot.clone())));
         }
         let known = ["version", "cluster size", "snapshots", "bitmaps"];
@@ -98,7 +103,26 @@ impl Image for Qcow {
 impl Qcow {
     fn open(file: Arc<dyn Disk>, limits: &Limits, snapshot: Option<String>) -> Result<Qcow> {
         let image = adit_qcow::Image::open(Arc::clone(&file), limits)?;
-        Ok(Qcow { image, file, limits: limits.clone(), snapshot })
+        Ok(Qcow { image, file, limits: limits.clone(), snapshot, size: SnapshotSize::Then })
+    }
+
+    /// What is to be said of a snapshot that was taken when the disk had another size.
+    fn size_note(&self, wanted: &str, shown_bytes: u64) -> Option<Finding> {
+        let all = self.image.snapshots().ok()?;
+        let named = |one: &&adit_qcow::Snapshot| {
+            one.id_text() == wanted || one.name_text() == wanted
+        };
+        let then = all.iter().find(named)?.disk_size_bytes;
+        let now = self.image.size_bytes();
+        let text = format!("the disk had {then} bytes in the snapshot, and has {now} now");
+        match (then == now, shown_bytes < then) {
+            (true, _) => None,
+            (_, false) => Some(Finding::info("qcow-snapshot-size", text)),
+            (_, true) => Some(
+                Finding::warning("qcow-snapshot-cut", format!("{text}: its end is not shown"))
+                    .advise("without `--snapshot-size now` all of it is"),
+            ),
+        }
     }
 
     /// Snapshots and bitmaps. The disk can be read without them, so damage is only said.
