@@ -3,8 +3,9 @@
 mod common;
 mod nbd;
 
-use common::complained;
+use common::{complained, said};
 use nbd::{Server, tool};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -149,6 +150,8 @@ fn a_sandboxed_server_still_serves_takes_snapshots_and_merges_them() {
     assert_eq!(client.write(512, &[6; 512]).unwrap(), 0);
     assert_eq!(server.told(&["commit", "--wait"])["state"], "done");
     assert_eq!(client.read(0, 1536), [[5; 512], [6; 512], [1; 512]].concat());
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap();
+    assert!(status.contains("Seccomp:\t2\n"), "system calls are filtered: {status}");
     // Where the kernel can, other folders are out of reach.
     if std::fs::read_to_string("/sys/kernel/security/lsm").is_ok_and(|it| it.contains("landlock")) {
         let other = tempfile::tempdir().unwrap();
@@ -160,12 +163,9 @@ fn a_sandboxed_server_still_serves_takes_snapshots_and_merges_them() {
     server.stop();
 }
 
-#[test]
-fn qemu_reads_and_writes_over_tls_and_strangers_are_kept_out() {
-    let dir = tempfile::tempdir().unwrap();
-    let bytes: Vec<u8> = (0..4u32 << 18).flat_map(u32::to_le_bytes).collect();
-    std::fs::write(dir.path().join("disk.raw"), &bytes).unwrap();
-    std::fs::create_dir(dir.path().join("certs")).unwrap();
+/// An authority, and a server and a client that it vouches for, in `certs`.
+fn certificates(dir: &Path) {
+    std::fs::create_dir(dir.join("certs")).unwrap();
     let make = "set -e; cd certs
         openssl req -x509 -newkey rsa:2048 -nodes -keyout ca-key.pem -out ca-cert.pem \
           -subj /CN=authority -days 2 -addext keyUsage=critical,keyCertSign
@@ -175,7 +175,15 @@ fn qemu_reads_and_writes_over_tls_and_strangers_are_kept_out() {
           openssl x509 -req -in $who.csr -CA ca-cert.pem -CAkey ca-key.pem -CAcreateserial \
             -days 2 -out $who-cert.pem -extfile $who.ext
         done";
-    tool(dir.path(), "sh", &["-c", make]);
+    tool(dir, "sh", &["-c", make]);
+}
+
+#[test]
+fn qemu_reads_and_writes_over_tls_and_strangers_are_kept_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes: Vec<u8> = (0..4u32 << 18).flat_map(u32::to_le_bytes).collect();
+    std::fs::write(dir.path().join("disk.raw"), &bytes).unwrap();
+    certificates(dir.path());
     let keys = ["--tls-cert", "certs/server-cert.pem", "--tls-key", "certs/server-key.pem"];
     let more = ["--tls-clients", "certs/ca-cert.pem", "--overlay", ":temp:", "disk.raw"];
     let server = Server::start(dir.path(), &[&keys[..], &more[..]].concat());
@@ -203,4 +211,62 @@ fn qemu_reads_and_writes_over_tls_and_strangers_are_kept_out() {
     assert!(!unknown.status.success());
     assert_eq!(server.told(&["list"])["exports"][0]["closed"], false);
     server.stop();
+}
+
+#[test]
+fn our_client_reads_over_tls_from_our_server_and_from_qemu() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes: Vec<u8> = (0..4u32 << 18).flat_map(u32::to_le_bytes).collect();
+    std::fs::write(dir.path().join("disk.raw"), &bytes).unwrap();
+    certificates(dir.path());
+    let keys = ["--tls-cert", "certs/server-cert.pem", "--tls-key", "certs/server-key.pem"];
+    let more = ["--tls-clients", "certs/ca-cert.pem", "disk.raw"];
+    let server = Server::start(dir.path(), &[&keys[..], &more[..]].concat());
+    let folder = dir.path().join("certs").display().to_string();
+    let uri = |socket: &Path| {
+        let socket = socket.display();
+        format!("nbds+unix:///?socket={socket}&tls-certificates={folder}&tls-hostname=localhost")
+    };
+    let ours = uri(&server.socket);
+    said(dir.path(), 0, &["convert", "--to", "raw", &ours, "out.raw"]);
+    assert!(std::fs::read(dir.path().join("out.raw")).unwrap() == bytes);
+    // Whom the certificate does not name is not believed.
+    let other = ours.replace("tls-hostname=localhost", "tls-hostname=elsewhere");
+    let refused = complained(dir.path(), 1, &["info", &other]);
+    assert!(refused.contains("kind  denied") && refused.contains("elsewhere"), "{refused}");
+    // Nothing goes in the clear where encryption was asked for, and the other way round.
+    let plain = complained(dir.path(), 1, &["info", &server.uri()]);
+    assert!(plain.contains("insists on TLS"), "{plain}");
+    let open = Server::start(&dir.path().join("certs"), &["ca-cert.pem"]);
+    let refused = complained(dir.path(), 1, &["info", &uri(&open.socket)]);
+    assert!(refused.contains("does not encrypt"), "{refused}");
+    open.stop();
+    // A server that asks for a certificate gets none from a stranger.
+    std::fs::create_dir(dir.path().join("stranger")).unwrap();
+    let trusted = (dir.path().join("certs/ca-cert.pem"), dir.path().join("stranger/ca-cert.pem"));
+    std::fs::copy(trusted.0, trusted.1).unwrap();
+    let stranger = ours.replace(&folder, &dir.path().join("stranger").display().to_string());
+    complained(dir.path(), 1, &["info", &stranger]);
+    server.stop();
+
+    // qemu-nbd wants its own names for the same files.
+    let socket = dir.path().join("qemu.sock");
+    let creds = "tls-creds-x509,id=t,endpoint=server,dir=certs,verify-peer=on";
+    let mut qemu = Command::new("qemu-nbd")
+        .args(["-t", "-r", "-f", "raw", "--object", creds, "--tls-creds", "t", "-k"])
+        .arg(&socket)
+        .arg("disk.raw")
+        .current_dir(dir.path())
+        .spawn()
+        .expect("qemu-nbd must be installed");
+    let begun = std::time::Instant::now();
+    while !socket.exists() && begun.elapsed() < std::time::Duration::from_secs(20) {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let output = common::adit(dir.path(), &["hash", &uri(&socket)]);
+    let _ = qemu.kill();
+    let _ = qemu.wait();
+    let ours = String::from_utf8_lossy(&output.stdout).into_owned();
+    let expected = common::sha256sum(&dir.path().join("disk.raw"));
+    assert!(ours.contains(&expected), "{output:?}");
 }

@@ -53,7 +53,7 @@ pub struct Nbd {
     #[arg(long, requires = "socket", conflicts_with_all = ["run", "port"])]
     pub isolate: bool,
     /// Once all is open, give up access to other files (Landlock), but for the folders of
-    /// overlays and sockets
+    /// overlays and sockets, and system calls that no server needs (seccomp)
     #[arg(long, conflicts_with = "run")]
     pub sandbox: bool,
     /// Encrypt connections that ask for it: the server's certificate, PEM
@@ -177,13 +177,18 @@ pub enum Overlay {
         /// The overlay
         file: PathBuf,
     },
-    /// List the ranges that it changes
+    /// List the ranges that it changes, and the files in them
+    ///
+    /// Files are told where the disk below, or a volume of it, holds a file system that is read.
     #[command(
-        after_help = "Examples:\n  adit overlay diff changes.qcow2\n  adit overlay diff --json changes.qcow2"
+        after_help = "Examples:\n  adit overlay diff changes.qcow2\n  adit overlay diff --ranges-only changes.qcow2\n  adit overlay diff --json changes.qcow2"
     )]
     Diff {
         /// The overlay
         file: PathBuf,
+        /// Leave the files out
+        #[arg(long)]
+        ranges_only: bool,
     },
     /// Write its changes into what it stands on
     #[command(

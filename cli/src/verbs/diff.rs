@@ -130,7 +130,8 @@ fn compare(session: &Session, diff: &Diff) -> Result<u8> {
     })
 }
 
-fn difference_text(difference: &Difference) -> String {
+/// One difference as a line.
+pub fn difference_text(difference: &Difference) -> String {
     let shown = adit_trees::shown;
     match difference {
         Difference::Added(found) => format!("+ {}", shown(&found.path)),
@@ -165,7 +166,8 @@ fn aspect_text(aspect: &Aspect, a: &Metadata, b: &Metadata) -> String {
     }
 }
 
-fn difference_json(difference: &Difference) -> Value {
+/// One difference as a document.
+pub fn difference_json(difference: &Difference) -> Value {
     let mut map = Map::new();
     let mut put = |path: &[u8], change: &str| {
         put_bytes(&mut map, "path", path);
@@ -206,7 +208,8 @@ fn difference_json(difference: &Difference) -> Value {
     Value::Object(map)
 }
 
-fn summary_json(summary: &Summary) -> Value {
+/// The counts as a document.
+pub fn summary_json(summary: &Summary) -> Value {
     json!({
         "same": summary.is_same() && summary.unknown == 0,
         "added": summary.added,
@@ -219,7 +222,8 @@ fn summary_json(summary: &Summary) -> Value {
     })
 }
 
-fn summary_text(summary: &Summary) -> String {
+/// The counts as a line.
+pub fn summary_text(summary: &Summary) -> String {
     let mut text = format!(
         "{} added, {} removed, {} changed, {} the same",
         summary.added, summary.removed, summary.changed, summary.same

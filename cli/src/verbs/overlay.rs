@@ -1,5 +1,8 @@
 //! `adit overlay`: kept overlays that nobody uses at the moment.
 
+mod files;
+
+use super::diff::{difference_json, difference_text, summary_json, summary_text};
 use super::kept::{self, Below, bottom_of};
 use crate::args::Overlay;
 use crate::exit;
@@ -9,8 +12,9 @@ use crate::units::human_bytes;
 use adit_core::{Disk, DiskExt, Error, Kind, Problem, Quiet, Result, WritableImage};
 use adit_edit::{Own, OwnKind, own};
 use adit_io::{Sharing, WritableFile};
-use adit_open::{Opener, Risks};
+use adit_open::{At, Opened, Opener, Origin, Risks};
 use adit_qcow::{Image, Parts, Writer, WriterParts};
+use files::{Files, News};
 use serde_json::{Value, json};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::MetadataExt;
@@ -20,17 +24,19 @@ use std::sync::Arc;
 /// Does what the verb says.
 pub fn run(session: &Session, overlay: &Overlay) -> u8 {
     let (action, file, done) = match overlay {
-        Overlay::Info { file } => ("describe", file, info(session, file)),
-        Overlay::Diff { file } => ("list the changes of", file, diff(session, file)),
+        Overlay::Info { file } => ("describe", file, info(session, file).map(|()| exit::GOOD)),
+        Overlay::Diff { file, ranges_only } => {
+            ("list the changes of", file, diff(session, file, *ranges_only))
+        }
         Overlay::Commit { file, into_original } => {
-            ("commit", file, commit(session, file, *into_original))
+            ("commit", file, commit(session, file, *into_original).map(|()| exit::GOOD))
         }
         Overlay::Discard { file, keep_file } => {
-            ("discard", file, discard(session, file, *keep_file))
+            ("discard", file, discard(session, file, *keep_file).map(|()| exit::GOOD))
         }
     };
     match done {
-        Ok(()) => exit::GOOD,
+        Ok(code) => code,
         Err(error) => session.fail(&format!("{action} {}", file.display()), &error),
     }
 }
@@ -42,6 +48,8 @@ struct Standing {
     place: OsString,
     /// The disk there.
     base: Arc<dyn Disk>,
+    /// The same as it was opened.
+    opened: Opened,
     /// Opens it again.
     opener: Opener,
     image: Image,
@@ -56,9 +64,9 @@ fn standing(session: &Session, file: &Path) -> Result<Standing> {
     })?;
     let place = bottom_of(&below, file);
     let opener = kept::opener_for(session, file)?;
-    let base = open_below(session, &opener, &below, &place)?;
+    let (base, opened) = open_below(session, &opener, &below, &place)?;
     let disk = adit_io::open(file, &session.opener.options().reads)?;
-    Ok(Standing { below, place, base, opener, image: Image::open(disk, limits)? })
+    Ok(Standing { below, place, base, opened, opener, image: Image::open(disk, limits)? })
 }
 
 /// The disk that an overlay stands on.
@@ -67,7 +75,7 @@ fn open_below(
     opener: &Opener,
     below: &Below,
     place: &OsStr,
-) -> Result<Arc<dyn Disk>> {
+) -> Result<(Arc<dyn Disk>, Opened)> {
     let mut here = opener.open(place)?;
     if below.format.as_deref() != Some("raw") || below.name.starts_with(b"adit:") {
         for _ in 0..opener.options().limits.layers_max {
@@ -77,15 +85,19 @@ fn open_below(
             }
         }
     }
-    super::map::disk_of(session, here).map(|(disk, _)| disk)
+    super::map::disk_of(session, here)
 }
 
 impl Standing {
+    /// The disk as the overlay shows it.
+    fn disk(&self, file: &Path) -> Result<Arc<dyn Disk>> {
+        let backing = Some(Arc::clone(&self.base));
+        self.image.disk(&file.display().to_string(), Parts { backing, data: None })
+    }
+
     /// What the overlay itself holds.
     fn changes(&self, session: &Session, file: &Path) -> Result<Vec<Own>> {
-        let name = file.display().to_string();
-        let backing = Some(Arc::clone(&self.base));
-        let disk = self.image.disk(&name, Parts { backing, data: None })?;
+        let disk = self.disk(file)?;
         let mut list = own(&*disk, Some(&self.base), &session.interrupt)?;
         let end = self.base.size_bytes();
         for it in &mut list {
@@ -154,11 +166,12 @@ fn how_elsewhere(file: &Path, place: &str, deep: bool) -> String {
     )
 }
 
-fn diff(session: &Session, file: &Path) -> Result<()> {
+fn diff(session: &Session, file: &Path, ranges_only: bool) -> Result<u8> {
     let standing = standing(session, file)?;
     let changes = standing.changes(session, file)?;
     let word = |kind| if kind == OwnKind::Zero { "zero" } else { "data" };
     let mut out = Out::new();
+    let mut code = exit::GOOD;
     if session.common.json {
         let ranges: Vec<Value> = changes
             .iter()
@@ -170,12 +183,40 @@ fn diff(session: &Session, file: &Path) -> Result<()> {
                 })
             })
             .collect();
-        out.json(&json!({
+        let mut document = json!({
             "schema": "adit.overlay-diff/1",
             "file": file.display().to_string(),
             "backing": standing.place.to_string_lossy(),
             "ranges": ranges,
-        }));
+        });
+        if !ranges_only {
+            let mut places = Vec::new();
+            let mut differences = Vec::new();
+            changed_files(session, file, &standing, &changes, &mut |news| {
+                code = exit::worse(code, code_of(&news));
+                match news {
+                    News::Begin(place) => places.push(json!({ "place": place })),
+                    News::Difference(it) => differences.push(difference_json(&it)),
+                    News::End(summary) => {
+                        if let Some(place) = places.last_mut() {
+                            place["differences"] = std::mem::take(&mut differences).into();
+                            place["summary"] = summary_json(&summary);
+                        }
+                    }
+                    News::Unread(place, error) => {
+                        let error = output::error_json("list the files of", &error);
+                        places.push(json!({ "place": place, "unread": error }));
+                    }
+                    News::Volume(place, added) => {
+                        let change = if added { "added" } else { "removed" };
+                        places.push(json!({ "place": place, "volume": change }));
+                    }
+                }
+                Ok(())
+            })?;
+            document["files"] = places.into();
+        }
+        out.json(&document);
     } else {
         let rows: Vec<Vec<String>> = changes
             .iter()
@@ -185,9 +226,58 @@ fn diff(session: &Session, file: &Path) -> Result<()> {
             })
             .collect();
         output::table(&mut out, &[">offset", ">length", "kind"], &rows);
+        if !ranges_only {
+            changed_files(session, file, &standing, &changes, &mut |news| {
+                code = exit::worse(code, code_of(&news));
+                out.line(match news {
+                    News::Begin(place) => format!("\n{place}"),
+                    News::Difference(it) => difference_text(&it),
+                    News::End(summary) => summary_text(&summary),
+                    News::Unread(place, error) => {
+                        let why = error.detail();
+                        format!("\n{place}\nno files to compare: {why}")
+                    }
+                    News::Volume(place, true) => format!("\n+ volume {place}"),
+                    News::Volume(place, false) => format!("\n- volume {place}"),
+                });
+                Ok(())
+            })?;
+        }
     }
     out.finish();
-    Ok(())
+    Ok(code)
+}
+
+/// A place without a file system is nothing to complain of; files that cannot be told are.
+fn code_of(news: &News) -> u8 {
+    match news {
+        News::End(summary) if summary.unknown > 0 => exit::PARTIAL,
+        News::Unread(_, error) if error.kind() != Kind::Unsupported => exit::PARTIAL,
+        _ => exit::GOOD,
+    }
+}
+
+/// Tells which files the changes are in.
+fn changed_files(
+    session: &Session,
+    file: &Path,
+    standing: &Standing,
+    changes: &[Own],
+    tell: &mut dyn FnMut(News) -> Result<()>,
+) -> Result<()> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    // What the guest sees on both sides, never taken for an image again.
+    let at = |disk| {
+        let mut here = standing.opened.clone();
+        here.at = At::Disk { disk, origin: Origin::Inner };
+        here
+    };
+    let (below, above) = (at(Arc::clone(&standing.base)), at(standing.disk(file)?));
+    let ranges: Vec<_> = changes.iter().map(|it| it.range.clone()).collect();
+    let depth = session.opener.options().limits.layers_max;
+    Files::new(session, &standing.opener, &ranges).compare(below, above, Some(0), depth, tell)
 }
 
 fn commit(session: &Session, file: &Path, into_original: bool) -> Result<()> {

@@ -153,7 +153,10 @@ pub fn folder_of(file: &Path) -> &Path {
 fn create(path: &Path, below: &ParentRecord, size_bytes: u64) -> Result<Arc<dyn ImageFile>> {
     let file: Arc<dyn ImageFile> = Arc::new(WritableFile::create(path)?);
     let backing = Some(below.clone());
-    let options = CreateOptions { size_bytes, backing, ..CreateOptions::default() };
+    // Parts of clusters that are there one by one: a small write over the disk below stores little
+    // more than itself, and reads nothing to fill a cluster up.
+    let options =
+        CreateOptions { size_bytes, backing, extended_l2: true, ..CreateOptions::default() };
     adit_qcow::create(&file, None, &options)
         .and_then(|()| sync_folder(path))
         .inspect_err(|_| drop(std::fs::remove_file(path)))?;
