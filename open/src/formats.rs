@@ -61,6 +61,8 @@ pub(crate) enum Recognised {
     Group(&'static GroupFormat),
     /// An encrypted disk, still locked.
     Luks,
+    /// Encrypted with BitLocker.
+    BitLocker,
     /// A guest's file system; it is not opened yet.
     Guest(&'static GuestFormat),
     /// A device of a file system that may lie on several; it is not read yet.
@@ -123,6 +125,9 @@ pub const FORMATS: &[Format] = &[
     image("vmdk-descriptor", "VMDK", vmdk::is_descriptor, vmdk::read),
     image("parallels-bundle", "Parallels disk", parallels::is_descriptor, parallels::read),
     inside("iso9660-disc", "ISO 9660", whole_disc),
+    inside("bitlocker", "BitLocker", |disk, _| {
+        Ok(adit_bitlocker::probe(disk)?.then_some(Recognised::BitLocker))
+    }),
     // The partition table of a dynamic disk only says that it is one.
     inside("ldm", "dynamic disk of Windows", |disk, _| group(&LDM, disk)),
     inside("partitions", "partition table", table),

@@ -183,6 +183,7 @@ impl Opener {
             Recognised::VmfsMember => self.in_member(here, disk, &origin),
             Recognised::Vmfs => self.in_vmfs(here, disk, None, Vec::new()),
             Recognised::Luks => self.in_luks(here, disk),
+            Recognised::BitLocker => self.in_bitlocker(here, disk),
             Recognised::Group(format) => {
                 let group = self.in_group(&here, Arc::clone(&disk), format)?;
                 let mut here = self.in_table(here, group.table, disk, Origin::Inner);

@@ -2,7 +2,8 @@
 
 use crate::describe::trailed;
 use crate::{At, Fact, LayerInfo, Opened, Opener, Origin};
-use adit_core::{Disk, Error, Kind, Limits, Problem, Result, Slice};
+use adit_bitlocker::BitLocker;
+use adit_core::{Disk, Error, Finding, Kind, Limits, Problem, Result, Slice};
 use adit_luks::Luks;
 use std::fmt::{self, Debug};
 use std::sync::Arc;
@@ -42,6 +43,40 @@ impl Opener {
                 ("uuid", Fact::Text(luks.uuid().to_owned())),
                 ("label", Fact::Text(luks.label().to_owned())),
                 ("cipher", Fact::Text(luks.cipher().to_owned())),
+            ],
+        });
+        here.locator = locator;
+        here.at = At::Disk { disk, origin: Origin::Inner };
+        Ok(here)
+    }
+}
+
+impl Opener {
+    /// The plain disk behind the first secret that opens it; behind none, where protection is
+    /// suspended.
+    pub(crate) fn in_bitlocker(&self, mut here: Opened, disk: Arc<dyn Disk>) -> Result<Opened> {
+        let volume = BitLocker::open(disk, &self.options().limits)?;
+        here.notes.extend(volume.notes().iter().map(|note| trailed(note.clone(), &here.locator)));
+        let disk = match volume.unlock_suspended()? {
+            Some(disk) => {
+                let text = "its protection is suspended: its key stands on it in the clear";
+                here.notes.push(trailed(Finding::info("bitlocker-clear", text), &here.locator));
+                disk
+            }
+            None => try_secrets(&self.options().secrets, |secret| volume.unlock(secret))?,
+        };
+        let protectors = volume.protectors()?;
+        let protectors: Vec<String> = protectors.iter().map(|known| known.name()).collect();
+        let locator = here.locator.step(b"");
+        here.layers.push(LayerInfo {
+            format: "BitLocker".to_owned(),
+            locator: locator.clone(),
+            facts: vec![
+                ("volume", Fact::Text(volume.volume_id())),
+                ("label", Fact::Text(volume.description())),
+                ("layout", Fact::Text(volume.layout().to_owned())),
+                ("cipher", Fact::Text(volume.cipher())),
+                ("protectors", Fact::Text(protectors.join(", "))),
             ],
         });
         here.locator = locator;

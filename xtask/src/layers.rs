@@ -34,6 +34,7 @@ const PURE: &[&str] = &[
     "aes",
     "argon2",
     "base64",
+    "ccm",
     "cipher",
     "pbkdf2",
     "ripemd",

