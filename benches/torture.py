@@ -37,7 +37,7 @@ def tried(*calls):
             pass
 
 
-def fill(root, can, many, sparse_bytes=1 << 40, seed=7, depth=60, longest=4000, latest=1 << 34):
+def fill(root, can, many, sparse_bytes=1 << 40, seed=7, depth=60, longest=4000, earliest=-1 << 31, latest=1 << 34):
     """Fills `root`. `many`: files of the large folder; `can`: what the file system can hold."""
     r = random.Random(seed)
     here = os.getcwd()
@@ -63,7 +63,7 @@ def fill(root, can, many, sparse_bytes=1 << 40, seed=7, depth=60, longest=4000, 
         if "acls" in can:
             lists()
         if "times" in can:
-            times(latest)
+            times(earliest, latest)
         if "owners" in can:
             owners()
         if "clones" in can:
@@ -173,8 +173,10 @@ def allocated(r):
 
 def links(longest):
     os.mkdir("symlinks")
-    for length in (1, 10, 58, 59, 60, 61, 100, 200, 255, 300, 336, 337, 500, 1000, 1023, longest):
-        tried(lambda: os.symlink((("t" * 49 + "/") * 80)[:length], f"symlinks/l{length}"))
+    for length in (1, 10, 58, 59, 60, 61, 100, 200, 255, 300, 336, 337, 500, 1000, 1023, 4000):
+        if length <= longest:
+            target = (("t" * 48 + "/") * 90)[:length - 1] + "z"
+            tried(lambda: os.symlink(target, f"symlinks/l{length}"))
     os.symlink("/etc/passwd", "symlinks/absolute")
     tried(lambda: os.symlink(b"caf\xe9/\xff", b"symlinks/odd"))
 
@@ -226,9 +228,9 @@ def lists():
     tried(lambda: os.setxattr("acls/large", "system.posix_acl_access", LARGE_ACL))
 
 
-def times(latest):
+def times(earliest, latest):
     for n, second in enumerate([0, 1, -1, -2**31, 2**31 - 1, 2**31, 2**32 + 5, 4_300_000_000, 9_000_000_000, 16_299_260_424]):
-        if second > latest:
+        if not earliest <= second <= latest:
             continue
         write(f"time{n}", b"")
         tried(lambda: os.utime(f"time{n}", ns=(second * 10**9 + 123456789, second * 10**9 + 987654321)))

@@ -211,6 +211,21 @@ def node(line, blocks):
     return fact
 
 
+def findings(image):
+    """What `adit check` has to say against an image."""
+    done = run(ADIT, "check", "--json", image, check=False, timeout=1200)
+    try:
+        checked = json.loads(done.stdout)["checked"]
+    except (ValueError, KeyError):
+        return [f"check: exit code {done.returncode}: {done.stderr.decode(errors='replace')[:300]}"]
+    told = {}
+    for part in checked:
+        for note in part["findings"] + part["notes"]:
+            if note["severity"] != "info":
+                told[f"check: {note['code']}: {note['text']} ({note['place']})"] = None
+    return list(told)
+
+
 def packed(image, tree, options):
     """Adds what an archive tells: contents, attributes, devices."""
     archive = os.path.join(SCRATCH, f"tar-{os.getpid()}")
