@@ -7,6 +7,7 @@ mod fuse;
 mod guests;
 mod images;
 mod patched;
+mod servers;
 mod tables;
 mod text;
 mod vmfs;
@@ -14,6 +15,7 @@ mod vmfs;
 pub use fuse::fuse;
 pub use guests::{guest, volume};
 pub use images::{image_model, qcow, vhd, vhdx, vmdk_sparse};
+pub use servers::{control, nbd};
 pub use tables::{lvm, partitions};
 pub use text::{locator, vmdk, vmsd, vmx};
 pub use vmfs::{descriptors, directories, heartbeats, journal, resources, superblock};
@@ -43,4 +45,6 @@ pub const TARGETS: &[Target] = &[
     ("image_model", image_model),
     ("guest", guest),
     ("volume", volume),
+    ("nbd", nbd),
+    ("control", control),
 ];
