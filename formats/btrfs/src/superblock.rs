@@ -72,6 +72,16 @@ impl Superblock {
             }
         }
         let newest = found.iter().map(|copy| copy.raw.generation).max();
+        if let (Some(first), Some(newest)) = (found.first(), newest)
+            && first.raw.generation < newest
+        {
+            let text = format!(
+                "a copy is of transaction {newest}, the one at {:#x} of {}; the copy is used",
+                first.offset, first.raw.generation
+            );
+            let note = Finding::warning("btrfs-superblock-newer", text);
+            notes.push(note.at(Place::new("superblock").byte(first.offset)));
+        }
         let chosen = found.into_iter().find(|copy| Some(copy.raw.generation) == newest);
         let missing = || {
             let detail = format!("a disk of {} bytes ends before it", disk.size_bytes());

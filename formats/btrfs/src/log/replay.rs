@@ -200,9 +200,10 @@ impl<'a> Replay<'a> {
             raw.nlink = names.min(1);
             raw.size = self.directory_size(ino)?;
         }
-        if kind == Some(NodeKind::File) {
-            raw.nbytes = self.file_bytes(ino)?;
-        }
+        raw.nbytes = match kind {
+            Some(NodeKind::File | NodeKind::Symlink) => self.file_bytes(ino)?,
+            _ => 0,
+        };
         let key = Key::new(ino, item::INODE_ITEM, 0);
         let mut bytes = self.item(key)?.unwrap_or_default();
         raw.write(&mut bytes)?;
