@@ -21,13 +21,14 @@ const ENCRYPTED: Sdist = Sdist {
 };
 /// Debian's readers of VMFS 3/5 and 6, what lets users other than root mount, qemu's tools, and
 /// the makers of what guests have on their disks.
-const TOOLS: [(&str, &str); 17] = [
+const TOOLS: [(&str, &str); 18] = [
     ("debugvmfs", "vmfs-tools"),
     ("debugvmfs6", "vmfs6-tools"),
     ("fusermount3", "fuse3"),
     ("qemu-img", "qemu-utils"),
     ("mke2fs", "e2fsprogs"),
     ("mkfs.xfs", "xfsprogs"),
+    ("mkfs.btrfs", "btrfs-progs"),
     ("mkfs.fat", "dosfstools"),
     ("mcopy", "mtools"),
     ("mkfs.exfat", "exfatprogs"),

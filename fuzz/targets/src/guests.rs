@@ -61,6 +61,9 @@ pub fn guest(data: &[u8]) {
     let Some((&format, data)) = data.split_first() else { return };
     let Ok(disk) = disk_of(data) else { return };
     let limits = Limits::default();
+    if format == 6 {
+        return checked(adit_btrfs::Btrfs::open(disk, &limits));
+    }
     match format % 6 {
         0 => checked(adit_ext::Ext::open(disk, &limits)),
         1 => checked(adit_xfs::Xfs::open(disk, &limits)),
