@@ -5,6 +5,9 @@ use crate::crc;
 use crate::layout::{JournalCommit, journal_features};
 use adit_core::bytes::{u16_be, u32_be, u64_be};
 
+/// Length of what a commit block says. Unit: bytes.
+const COMMIT_BYTES: usize = 64;
+
 const ESCAPED: u32 = 1;
 const SAME_UUID: u32 = 2;
 const DELETED: u32 = 4;
@@ -112,7 +115,13 @@ impl Log {
     pub(super) fn verify_commit(&self, bytes: &[u8], sum: u32) -> bool {
         let Ok(commit) = JournalCommit::read(bytes) else { return false };
         if self.has_checksums() {
-            return crc::crc32c_without(self.seed, bytes, 0x10, 4) == commit.checksum;
+            // A block that was torn behind its first sector commits as well: all it says is there,
+            // and zeros follow. The kernel takes it so.
+            let mut head = bytes.to_vec();
+            head.get_mut(COMMIT_BYTES..).unwrap_or(&mut []).fill(0);
+            let right =
+                |bytes: &[u8]| crc::crc32c_without(self.seed, bytes, 0x10, 4) == commit.checksum;
+            return right(bytes) || right(&head);
         }
         if !self.has_commit_sum() {
             return true;
