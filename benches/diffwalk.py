@@ -55,7 +55,7 @@ EXT_MATRIX = {
     "ext4-no-extents": "-O ^extents,^64bit",
     "ext4-no-flex-bg": "-O ^flex_bg",
     "ext4-inode-128": "-I 128",
-    "ext4-quota": "-O project",
+    "ext4-quota": "-b 4096",
     "ext4-mmp": "-O mmp",
     "ext4-orphan-file": "-O orphan_file",
     "ext4-fast-commit": "-O fast_commit",
@@ -184,7 +184,7 @@ def ext(name, options, image):
     # The kernel counts data inside an inode as 512 bytes; it takes no space.
     ignore = ("allocated",) if "inline" in name else ()
     tune = f"-E hash_alg={name.rpartition('-')[2]}" if "hash" in name else None
-    tune = "-O quota -Q usrquota,grpquota,prjquota" if "quota" in name else tune
+    tune = "-O quota,project -Q usrquota,grpquota,prjquota" if "quota" in name else tune
     return kernel_case(kind, image, mkfs, "1G" if FULL else "400M", EXT, ignore=ignore, tune=tune, **small)
 
 
