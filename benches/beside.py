@@ -2,6 +2,7 @@
 import hashlib
 import json
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -37,6 +38,12 @@ def timed(command, before=None):
     return took
 
 
+def cpu_seconds():
+    """What all commands so far had of the processors, which a busy machine disturbs less than the clock."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def peak_mib(command):
     if not shutil.which("time"):
         return None
@@ -50,22 +57,28 @@ def peak_mib(command):
 def case(title, ours, peers, goal, before=None, rounds=ROUNDS, memory=True):
     """Times our command and the peers' in turn; `goal` is text for the table."""
     commands = {"adit": ours, **{name: command for name, command in peers.items() if command}}
-    times = {name: [] for name in commands}
+    times, cpu = {name: [] for name in commands}, {name: [] for name in commands}
     for name, command in commands.items():
         timed(command, before)                       # a warm-up that does not count
     for _ in range(rounds):
         for name, command in commands.items():
-            times[name].append(timed(command, before))
+            if before:
+                subprocess.run(before, shell=True, check=False)
+            used = cpu_seconds()
+            times[name].append(timed(command))
+            cpu[name].append(cpu_seconds() - used)
     print(f"\n{title}\n  goal: {goal}")
     row = {"case": title, "goal": goal, "commands": {}}
-    mine = statistics.median(times["adit"])
+    mine, mine_cpu = statistics.median(times["adit"]), statistics.median(cpu["adit"])
     for name, took in times.items():
         best, median = min(took), statistics.median(took)
         mib = peak_mib(commands[name]) if memory else None
-        ratio = "" if name == "adit" else f"  adit is {median / mine:6.2f}x as fast"
+        worked = statistics.median(cpu[name])
+        spared = f", {worked / mine_cpu:.2f}x by processor time" if mine_cpu > 0.02 else ""
+        ratio = "" if name == "adit" else f"  adit is {median / mine:6.2f}x as fast{spared}"
         shown = "" if mib is None else f"  {mib:6.1f} MiB"
-        print(f"  {name:12} best {best * 1e3:9.2f} ms  median {median * 1e3:9.2f} ms{shown}{ratio}")
-        row["commands"][name] = {"command": commands[name], "best_s": best, "median_s": median, "peak_mib": mib}
+        print(f"  {name:12} best {best * 1e3:9.2f} ms  median {median * 1e3:9.2f} ms  cpu {worked * 1e3:8.1f} ms{shown}{ratio}")
+        row["commands"][name] = {"command": commands[name], "best_s": best, "median_s": median, "cpu_s": worked, "peak_mib": mib}
     RESULTS.append(row)
 
 
