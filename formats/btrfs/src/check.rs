@@ -34,16 +34,22 @@ impl Check for Btrfs {
         let mut trees = vec![chunk_tree(self.superblock()), self.roots.tree.clone()];
         let (from, to) = (Key::first(0, item::ROOT_ITEM), Key::last(u64::MAX, item::ROOT_ITEM));
         // Damage of the tree of roots itself is found below.
-        let _ = self.forest.scan_around(&self.roots.tree, from, to, &mut |_| Ok(()), &mut |key, item| {
-            if key.kind == item::ROOT_ITEM
-                && let Ok((tree, raw)) = parse(key.objectid, item)
-                && (raw.refs > 0 || key.objectid < objectid::FIRST_FREE)
-            {
-                trees.push(tree);
-            }
-            interrupt.check()?;
-            Ok(true)
-        });
+        let _ = self.forest.scan_around(
+            &self.roots.tree,
+            from,
+            to,
+            &mut |_| Ok(()),
+            &mut |key, item| {
+                if key.kind == item::ROOT_ITEM
+                    && let Ok((tree, raw)) = parse(key.objectid, item)
+                    && (raw.refs > 0 || key.objectid < objectid::FIRST_FREE)
+                {
+                    trees.push(tree);
+                }
+                interrupt.check()?;
+                Ok(true)
+            },
+        );
         for tree in trees {
             self.check_tree(&tree, &mut seen, &mut bounded, interrupt)?;
         }

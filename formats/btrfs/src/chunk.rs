@@ -64,9 +64,8 @@ impl Chunk {
     pub(crate) fn parse(logical: u64, bytes: &[u8]) -> Result<Chunk> {
         let at = |field: &'static str| Place::new("chunk").index(logical).field(field);
         let raw = RawChunk::read(bytes).map_err(|error| error.at(at("length")))?;
-        let bad = |field, detail: String| {
-            Err(Error::corrupt(Problem::BadValue, detail).at(at(field)))
-        };
+        let bad =
+            |field, detail: String| Err(Error::corrupt(Problem::BadValue, detail).at(at(field)));
         if raw.length == 0 || logical.checked_add(raw.length).is_none() {
             return bad("length", format!("{} bytes", raw.length));
         }
@@ -201,7 +200,8 @@ impl Chunk {
 fn layout(raw: &RawChunk, count: usize) -> Result<Layout> {
     let profile = raw.kind & group::PROFILES;
     let bad = || {
-        let detail = format!("{count} stripes, {} of them copies, in {profile:#x}", raw.sub_stripes);
+        let detail =
+            format!("{count} stripes, {} of them copies, in {profile:#x}", raw.sub_stripes);
         Err(Error::corrupt(Problem::BadValue, detail))
     };
     if raw.kind & !(group::PROFILES | group::DATA | group::SYSTEM | group::METADATA) != 0 {

@@ -84,9 +84,8 @@ fn zlib(input: &[u8], output: &mut [u8]) -> Result<usize> {
 
 fn zstd(input: &[u8], output: &mut [u8]) -> Result<usize> {
     use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation, OutBuffer};
-    let bad = |error: std::io::Error| {
-        Error::corrupt(Problem::BadValue, format!("zstd data: {error}"))
-    };
+    let bad =
+        |error: std::io::Error| Error::corrupt(Problem::BadValue, format!("zstd data: {error}"));
     let mut decoder = Decoder::new().map_err(bad)?;
     decoder.set_parameter(DParameter::WindowLogMax(WINDOW_MAX)).map_err(bad)?;
     let length = output.len();

@@ -70,9 +70,11 @@ fn names(fs: &Btrfs, inode: &Inode) -> Result<Vec<String>> {
             item::INODE_REF => references(key.offset, item)?,
             _ => extended_references(item)?,
         };
-        found.extend(names.into_iter().map(|name| {
-            format!("{}/{}", name.parent, String::from_utf8_lossy(&name.name))
-        }));
+        found.extend(
+            names
+                .into_iter()
+                .map(|name| format!("{}/{}", name.parent, String::from_utf8_lossy(&name.name))),
+        );
         Ok(found.len() < NAMES_MAX)
     })?;
     found.truncate(NAMES_MAX);

@@ -7,9 +7,7 @@ use crate::layout::{item, objectid};
 use crate::names::{Entry, entries, references};
 use crate::volume::Btrfs;
 use adit_core::bytes::{u16_le, u64_le};
-use adit_core::{
-    Cursor, DirEntry, DirPage, Error, Name, NodeId, NodeKind, Problem, Result,
-};
+use adit_core::{Cursor, DirEntry, DirPage, Error, Name, NodeId, NodeKind, Problem, Result};
 
 /// Entries of one page.
 const PAGE_ENTRIES: usize = 512;

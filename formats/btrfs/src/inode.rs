@@ -4,9 +4,7 @@ use crate::key::Key;
 use crate::layout::{RawInode, inode_flags, item};
 use crate::tree::Tree;
 use crate::volume::Btrfs;
-use adit_core::{
-    Error, Metadata, NodeId, NodeKind, Place, Problem, Result, Timestamp,
-};
+use adit_core::{Error, Metadata, NodeId, NodeKind, Place, Problem, Result, Timestamp};
 
 /// An inode of a subvolume.
 #[derive(Clone, Debug)]

@@ -129,10 +129,8 @@ impl Btrfs {
         while at < inode.raw.size && fields.len() < LIST_MAX {
             let stretch = self.stretch(inode, at);
             let end = stretch.end().min(inode.raw.size).max(at.saturating_add(1));
-            fields.push(made(
-                &format!("{at:#x}+{:#x}", end.saturating_sub(at)),
-                describe(&stretch),
-            ));
+            fields
+                .push(made(&format!("{at:#x}+{:#x}", end.saturating_sub(at)), describe(&stretch)));
             at = end;
         }
         let structure = format!("extents {}:{}", inode.tree.id, inode.ino);

@@ -195,21 +195,25 @@ impl Btrfs {
             return Err(Error::invalid(Problem::BadValue, detail));
         }
         let stretch = self.stretch(inode, 0);
-        let bytes = match stretch.what {
+        let mut bytes = match stretch.what {
             What::Inline(compression, bytes) => {
                 self.inline_bytes(compression, &bytes, stretch.length)?
             }
             What::Lost(error) => return Err(error),
             _ => {
                 let detail = "a symbolic link without a target";
-                return Err(Error::corrupt(Problem::Missing, detail)
-                    .at(crate::inode::place(inode.ino)));
+                return Err(
+                    Error::corrupt(Problem::Missing, detail).at(crate::inode::place(inode.ino))
+                );
             }
         };
+        // mkfs.btrfs ends a target in a zero byte, which does not count.
+        bytes.truncate(narrow(inode.raw.size).unwrap_or(usize::MAX));
         if wide(bytes.len()) != inode.raw.size {
             let detail = format!("a target of {} bytes, not {}", bytes.len(), inode.raw.size);
-            return Err(Error::corrupt(Problem::Mismatch, detail)
-                .at(crate::inode::place(inode.ino)));
+            return Err(
+                Error::corrupt(Problem::Mismatch, detail).at(crate::inode::place(inode.ino))
+            );
         }
         Ok(bytes)
     }

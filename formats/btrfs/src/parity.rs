@@ -128,8 +128,9 @@ mod tests {
 
     #[test]
     fn whatever_two_blocks_are_missing_are_found_again() {
-        let data: Vec<Vec<u8>> =
-            (0..4u8).map(|seed| (0..64u8).map(|i| i.wrapping_mul(37) ^ seed * 51).collect()).collect();
+        let data: Vec<Vec<u8>> = (0..4u8)
+            .map(|seed| (0..64u8).map(|i| i.wrapping_mul(37) ^ seed * 51).collect())
+            .collect();
         let (mut p, mut q) = (vec![0; 64], vec![0; 64]);
         for (at, block) in data.iter().enumerate() {
             for i in 0..64 {

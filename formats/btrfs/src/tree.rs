@@ -218,9 +218,10 @@ impl Forest {
             if bound > at {
                 return Ok(None);
             }
-            let newer = changes.range(bound..=at).rev().find_map(|(key, value)| {
-                value.as_ref().map(|value| (*key, value.to_vec()))
-            });
+            let newer = changes
+                .range(bound..=at)
+                .rev()
+                .find_map(|(key, value)| value.as_ref().map(|value| (*key, value.to_vec())));
             if newer.is_some() {
                 return Ok(newer);
             }

@@ -93,9 +93,8 @@ impl Btrfs {
         if root == self.root {
             return Ok(self);
         }
-        let mut inner = Arc::into_inner(self).ok_or_else(|| {
-            Error::invalid(Problem::Missing, "the file system is being closed")
-        })?;
+        let mut inner = Arc::into_inner(self)
+            .ok_or_else(|| Error::invalid(Problem::Missing, "the file system is being closed"))?;
         inner.root = root;
         Ok(Arc::new_cyclic(|this| Btrfs { this: this.clone(), ..inner }))
     }

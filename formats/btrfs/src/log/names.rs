@@ -162,9 +162,7 @@ impl Replay<'_> {
     }
 
     fn is_in_log(&self, dir: u64, ino: u64, name: &[u8]) -> Result<bool> {
-        let has = |all: Vec<Reference>| {
-            all.iter().any(|one| one.parent == dir && one.name == name)
-        };
+        let has = |all: Vec<Reference>| all.iter().any(|one| one.parent == dir && one.name == name);
         if let Some(found) = self.log.get(&Key::new(ino, item::INODE_REF, dir))
             && has(references(dir, found)?)
         {
@@ -196,9 +194,7 @@ impl Replay<'_> {
             (Some(found), false) => references(key.offset, &found)?,
             (None, _) => Vec::new(),
         };
-        old.retain(|one| {
-            !names.iter().any(|new| new.parent == one.parent && new.name == one.name)
-        });
+        old.retain(|one| !names.iter().any(|new| new.parent == one.parent && new.name == one.name));
         for one in old {
             self.unlink(one.parent, ino, &one.name, Some(one.index))?;
         }

@@ -136,9 +136,8 @@ impl<'a> Replay<'a> {
             for (key, found) in self.items(key(first.offset), key(last))? {
                 for entry in entries(&found)? {
                     let logged = log.get(&key).map(|item| entries(item)).transpose()?;
-                    let stays = logged.is_some_and(|logged| {
-                        logged.iter().any(|other| other.name == entry.name)
-                    });
+                    let stays = logged
+                        .is_some_and(|logged| logged.iter().any(|other| other.name == entry.name));
                     if !stays && entry.location.kind == item::INODE_ITEM {
                         self.unlink(dir, entry.location.objectid, entry.name, Some(key.offset))?;
                     }
