@@ -238,7 +238,9 @@ fn background(directory: &Path) -> Result<u8> {
         if device_of(&target) != before {
             return Ok(exit::GOOD);
         }
-        std::thread::sleep(Duration::from_millis(5));
+        // Most sources open within some milliseconds.
+        let short = begun.elapsed() < Duration::from_millis(100);
+        std::thread::sleep(Duration::from_micros(if short { 300 } else { 5000 }));
     }
     let _ = child.kill();
     Err(Error::new(Kind::Busy, Problem::Unreadable, "the source did not open within a minute"))

@@ -85,9 +85,9 @@ fn call(given: Vec<OsString>, is_verb: impl Fn(&OsStr) -> bool) -> Call {
     let name = program.as_bytes().rsplit(|&byte| byte == b'/').next().unwrap_or_default();
     // mount.fuse names the source, the directory and then options, always with -o.
     let through_fuse = |first: &OsString| {
-        !is_verb(first)
+        rest.get(2).is_some_and(|third| third == "-o")
             && !first.as_bytes().starts_with(b"-")
-            && rest.get(2).is_some_and(|third| third == "-o")
+            && !is_verb(first)
     };
     if !NAMES.contains(&name) && !rest.first().is_some_and(through_fuse) {
         return Call::Mount(given);
