@@ -3,6 +3,7 @@
 use crate::exit;
 use adit_core::on_disk::Value as Raw;
 use adit_core::{Error, Finding, Kind, Metadata, Place, Timestamp};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::io::{self, IsTerminal, Write};
 
@@ -28,7 +29,7 @@ impl Out {
     }
 
     /// A JSON document and a line end.
-    pub fn json(&mut self, value: &Value) {
+    pub fn json(&mut self, value: &impl Serialize) {
         let written = serde_json::to_writer_pretty(&mut self.0, value).map_err(io::Error::from);
         self.settle(written);
         self.line("");
@@ -187,11 +188,19 @@ pub fn raw_json(value: &Raw) -> Value {
 
 /// A table with aligned columns; columns marked `>` are right-aligned.
 pub fn table(out: &mut Out, header: &[&str], rows: &[Vec<String>]) {
+    table_of(out, header, || rows.iter());
+}
+
+/// As [`table`], for more rows than one wants to keep as text: they are asked for twice.
+pub fn table_of<I>(out: &mut Out, header: &[&str], rows: impl Fn() -> I)
+where
+    I: Iterator<Item: AsRef<[String]>>,
+{
     let right: Vec<bool> = header.iter().map(|title| title.starts_with('>')).collect();
     let titles: Vec<String> = header.iter().map(|t| t.trim_start_matches('>').to_owned()).collect();
     let mut widths: Vec<usize> = titles.iter().map(|title| title.chars().count()).collect();
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
+    for row in rows() {
+        for (width, cell) in widths.iter_mut().zip(row.as_ref()) {
             *width = (*width).max(cell.chars().count());
         }
     }
@@ -213,7 +222,7 @@ pub fn table(out: &mut Out, header: &[&str], rows: &[Vec<String>]) {
     if titles.iter().any(|title| !title.is_empty()) {
         print(out, &titles);
     }
-    for row in rows {
-        print(out, row);
+    for row in rows() {
+        print(out, row.as_ref());
     }
 }
