@@ -2,7 +2,7 @@
 
 use adit_core::{
     Disk, DiskExt, Error, ImageFile, Interrupt, Limits, MemoryDisk, ParentRecord, Quiet,
-    WritableDisk, WritableImage,
+    WritableImage,
 };
 use adit_testkit::{Model, World};
 use std::sync::Arc;
@@ -11,13 +11,17 @@ const SIZE: usize = 1 << 20;
 const BASE: usize = 0;
 const TOP: usize = 1;
 
+type Below = Option<Arc<dyn Disk>>;
+type Write = fn(Arc<dyn ImageFile>, Below) -> Box<dyn WritableImage>;
+type Read = fn(Arc<dyn Disk>, Below) -> Arc<dyn Disk>;
+
 /// What the test needs of a format.
 struct Format {
     name: &'static str,
     create: fn(&Arc<dyn ImageFile>, Option<ParentRecord>),
-    write: fn(Arc<dyn ImageFile>, Option<Arc<dyn Disk>>) -> Box<dyn WritableImage>,
+    write: Write,
     /// Over the parent, if the image still has one.
-    read: fn(Arc<dyn Disk>, Option<Arc<dyn Disk>>) -> Arc<dyn Disk>,
+    read: Read,
     identity: &'static [u8],
 }
 

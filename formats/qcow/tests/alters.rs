@@ -240,7 +240,7 @@ fn and_a_power_cut_leaves_the_old_disk_or_the_new_one() {
                 writer.resize(9 << 20).unwrap();
             });
             survives(&world, base, &[old.clone(), grown], || writer.resize(1 << 20).unwrap());
-            survives(&world, base, &[old.clone()], || {
+            survives(&world, base, std::slice::from_ref(&old), || {
                 writer.set_parent(Some(&record("elsewhere.raw", "raw"))).unwrap();
                 writer.set_parent(Some(&record(&"long/".repeat(40), "qcow2"))).unwrap();
             });

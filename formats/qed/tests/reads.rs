@@ -70,10 +70,10 @@ fn clusters_zeros_and_what_lies_below() {
 #[test]
 fn around_entries_that_cannot_be() {
     let cases = [
-        (0x3001u64, Kind::Corrupt, "qed-cluster-damaged"),
+        (0x3001, Kind::Corrupt, "qed-cluster-damaged"),
         (0x2000, Kind::Corrupt, ""),
         (0x40_0000, Kind::Lost, "qed-cluster-lost"),
-        (u64::MAX & !0xfff, Kind::Lost, "qed-cluster-lost"),
+        (0xffff_ffff_ffff_f000, Kind::Lost, "qed-cluster-lost"),
     ];
     for (value, kind, code) in cases {
         let image = open(image(&[(0, 3 << 12), (1, value)], 4)).unwrap();
