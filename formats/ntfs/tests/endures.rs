@@ -2,8 +2,10 @@
 
 mod common;
 
-use adit_core::{DiskExt, Extents, FileSystem, Fork, Inspect, Limits, NodeId, NodeKind, Walk};
-use common::{CLUSTER, Image, LOG, MFT, ROOT_BLOCKS, fix, sample};
+use adit_core::{
+    Check, DiskExt, Extents, FileSystem, Fork, Inspect, Interrupt, Limits, NodeId, NodeKind, Walk,
+};
+use common::{CLUSTER, Image, LOG, MFT, ROOT_BLOCKS, fix, sample, with_log};
 use std::time::{Duration, Instant};
 
 /// xorshift64*: small, and the same everywhere.
@@ -34,12 +36,15 @@ fn unfix(bytes: &mut [u8]) {
 fn damage(image: &mut Image, random: &mut Random) {
     const RECORDS: [usize; 16] = [0, 2, 3, 5, 6, 10, 25, 26, 27, 28, 29, 31, 33, 35, 36, 37];
     for _ in 0..=random.below(4) {
-        let (start, length, sequence) = match random.below(10) {
+        let has_log = image.bytes[LOG * CLUSTER] == b'R';
+        let (start, length, sequence) = match random.below(if has_log { 14 } else { 10 }) {
             0 => (0, 0x60, None),
             1..=6 => (Image::record_at(RECORDS[random.below(RECORDS.len())]), 1024, Some(0x30)),
             7 => ((ROOT_BLOCKS + random.below(2)) * CLUSTER, 4096, Some(40)),
             8 => ([110, 160, 161, LOG][random.below(4)] * CLUSTER, 1200, None),
-            _ => (random.below(image.bytes.len() - 512), 512, None),
+            9 => (random.below(image.bytes.len() - 512), 512, None),
+            10 => (LOG * CLUSTER, 4096, Some(0x100)),
+            _ => ((LOG + 2) * CLUSTER, 4096, Some(0x28)),
         };
         let range = start..start + length;
         if sequence.is_some() {
@@ -47,7 +52,11 @@ fn damage(image: &mut Image, random: &mut Random) {
         }
         for _ in 0..=random.below(3) {
             // Most of a record is empty: prefer what is not.
-            let reach = if length == 1024 { 0x1c0 } else { length };
+            let reach = match length {
+                1024 => 0x1c0,
+                4096 => 0x400,
+                length => length,
+            };
             let at = start + random.below(reach);
             image.bytes[at] = match random.below(5) {
                 0 => 0,
@@ -103,16 +112,17 @@ fn exercise(image: &Image) {
     for record in fs.records().into_iter().flatten().flatten() {
         let _ = record.file_names();
     }
+    let _ = fs.check(&mut |_| {}, &Interrupt::default());
 }
 
 #[test]
 fn damage_anywhere() {
     let started = Instant::now();
-    let sample = sample();
+    let samples = [sample(), with_log()];
     assert_eq!(MFT[0] * CLUSTER, Image::record_at(0));
     let rounds = std::env::var("ADIT_NTFS_ROUNDS").ok().and_then(|n| n.parse().ok());
     for seed in 1..=rounds.unwrap_or(1500u64) {
-        let mut image = sample.clone();
+        let mut image = samples[(seed % 2) as usize].clone();
         damage(&mut image, &mut Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
         let one = Instant::now();
         let result = std::panic::catch_unwind(|| exercise(&image));

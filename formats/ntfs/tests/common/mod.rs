@@ -496,3 +496,93 @@ fn contents(image: &mut Image) {
     image.clusters(160, LZX);
     image.clusters(161, XPRESS);
 }
+
+/// A restart page: who uses the log, where its checkpoint is.
+pub fn restart(in_use: usize, flags: usize, checkpoint: u64, current: u64) -> Vec<u8> {
+    let mut page = vec![0; 4096];
+    put(&mut page, 0, b"RSTR");
+    put(&mut page, 0x10, &le32(4096));
+    put(&mut page, 0x14, &le32(4096));
+    put(&mut page, 0x18, &le16(0x30));
+    put(&mut page, 0x1a, &[1, 0, 1, 0]);
+    let area = 0x30;
+    put(&mut page, area, &le64(current));
+    put(&mut page, area + 0x0c, &le16(in_use));
+    put(&mut page, area + 0x0e, &le16(flags));
+    // 15 bits of offset: 32 KiB in units of eight bytes need 12.
+    put(&mut page, area + 0x10, &le32(64 - 12));
+    put(&mut page, area + 0x16, &le16(0x40));
+    put(&mut page, area + 0x18, &le64(32768));
+    put(&mut page, area + 0x24, &le16(0x30));
+    put(&mut page, area + 0x26, &le16(0x40));
+    put(&mut page, area + 0x40 + 8, &le64(checkpoint));
+    fix(&mut page, 0x100);
+    page
+}
+
+pub fn log_record(page: &mut [u8], at: usize, lsn: u64, data: usize, kind: usize) {
+    put(page, at, &le64(lsn));
+    put(page, at + 0x18, &le32(data));
+    put(page, at + 0x20, &le32(kind));
+}
+
+/// A change record's data: what to do, to how many bytes, in which cluster at which sector.
+pub fn change(operation: usize, lcn: Option<u64>, sector: usize, redo: &[u8]) -> Vec<u8> {
+    let mut data = vec![0; 0x28];
+    put(&mut data, 0, &le16(operation));
+    put(&mut data, 4, &le16(0x28));
+    put(&mut data, 6, &le16(redo.len()));
+    put(&mut data, 0x0e, &le16(lcn.is_some().into()));
+    put(&mut data, 0x14, &le16(sector));
+    put(&mut data, 0x20, &le64(lcn.unwrap_or(0)));
+    data.extend_from_slice(redo);
+    data.resize(data.len().next_multiple_of(8), 0);
+    data
+}
+
+/// The sample with a log that was not finished: eight changes of two transactions, of which the
+/// second did not end.
+pub fn with_log() -> Image {
+    let mut image = sample();
+    // $Bitmap in a cluster of its own: bits 96 to 99 are set, 100 to 103 are not.
+    image.clusters(300, &[0x0f; 4096]);
+    let runs = Runs { kind: 0x80, clusters: 1, size: 64, pairs: run(1, 300), ..Runs::default() };
+    image.record(6, record(1, 0, &[standard(6), runs.bytes()]));
+    let record_26 = Some(MFT[0] as u64 + 6);
+    let steps = [
+        (1, change(0x07, record_26, 4, b"new value")),
+        (1, change(0x0e, Some(ROOT_BLOCKS as u64), 0, b"an entry")),
+        (1, change(0x15, Some(300), 0, &[le32(98), le32(4)].concat())),
+        (1, change(0x16, Some(300), 0, &[le32(101), le32(1)].concat())),
+        (1, change(0x08, Some(310), 0, b"bytes of a stream")),
+        (1, change(0x08, Some(311), 0, b"bytes on the disk")),
+        (1, change(0x1b, None, 0, b"")),
+        (2, change(0x05, record_26, 6, b"attribute")),
+    ];
+    image.clusters(311, b"bytes on the disk");
+    let lsn = |offset: u64| (3 << 12) | (offset / 8);
+    let mut page = vec![0; 4096];
+    put(&mut page, 0, b"RCRD");
+    log_record(&mut page, 0x40, lsn(0x4040), 0x10, 2);
+    let (mut at, mut last) = (0x80, 0);
+    for (transaction, data) in &steps {
+        last = lsn(0x4000 + at as u64);
+        log_record(&mut page, at, last, data.len(), 1);
+        put(&mut page, at + 0x24, &le32(*transaction));
+        put(&mut page, at + 0x30, data);
+        at += 0x30 + data.len();
+    }
+    fix(&mut page, 0x28);
+    // The index block and record 27 were written after their changes, record 26 before.
+    for place in [ROOT_BLOCKS * CLUSTER, Image::record_at(27)] {
+        put(&mut image.bytes, place + 8, &le64(last));
+    }
+    let area = restart(0, 0, lsn(0x4040), last);
+    image.clusters(LOG, &area);
+    image.clusters(LOG + 1, &area);
+    // The page was written beside the ring first; its place there is still empty.
+    put(&mut page, 8, &le64(0x4000));
+    put(&mut page, 0x20, &le64(last));
+    image.clusters(LOG + 2, &page);
+    image
+}
