@@ -62,6 +62,9 @@ pub struct OpenOptions {
     pub references: ReferencePolicy,
     /// Parents and data files that images cannot name, or must not.
     pub parents: Vec<NamedParent>,
+    /// Parents are taken for the right ones though their identity says otherwise. For changing
+    /// what an image says of its parent, not for reading it.
+    pub parents_unchecked: bool,
     /// The source is a raw disk; never look for an image format or a split in it.
     pub raw: bool,
     /// Snapshots inside an image are as large as its disk is now, cut or filled with zeros, as

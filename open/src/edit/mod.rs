@@ -37,8 +37,8 @@ use std::sync::Arc;
 pub(crate) struct Editable {
     /// Its names in the table of formats, first the one that stands for it.
     pub names: &'static [&'static str],
-    /// Opens an image to be written.
-    pub open: fn(Given<'_>) -> Result<Arc<dyn WritableImage>>,
+    /// Opens an image to be written, and says what whoever writes should know.
+    pub open: fn(Given<'_>) -> Result<(Arc<dyn WritableImage>, Vec<Finding>)>,
     /// Makes an empty image.
     pub create: fn(&mut Blueprint<'_>) -> Result<()>,
     /// Who an image is, for its children.
@@ -158,7 +158,8 @@ impl Opener {
             return Ok(Edit { path, format, image, parent, notes });
         };
         let below = self.below(path)?;
-        let notes = below.parent.iter().flat_map(|(_, chain)| chain.notes.clone()).collect();
+        let notes = below.parent.iter().flat_map(|(_, chain)| chain.notes.clone());
+        let mut notes: Vec<Finding> = notes.collect();
         let parent = below.parent.map(|(source, chain)| {
             let path = match &source.origin {
                 Origin::Host(path) => Some(path.clone()),
@@ -167,7 +168,9 @@ impl Opener {
             EditParent { path, locator: source.locator, disk: chain.disk }
         });
         let disk = parent.as_ref().map(|parent| Arc::clone(&parent.disk));
-        let image = self.with_given(path, file, disk, risks, |given| (editable.open)(given))?;
+        let (image, own) =
+            self.with_given(path, file, disk, risks, |given| (editable.open)(given))?;
+        notes.extend(own);
         Ok(Edit { path: path.to_owned(), format, image, parent, notes })
     }
 

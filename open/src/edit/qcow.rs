@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 pub(crate) const EDITABLE: Editable = Editable {
     names: &["qcow2", "qcow"],
-    open: |given| Ok(Arc::new(open(given)?)),
+    open: |given| Ok((Arc::new(open(given)?), Vec::new())),
     create,
     identity: |_, _| Ok(Vec::new()),
     repair: |given, what, report| {

@@ -8,7 +8,10 @@ use std::sync::Arc;
 
 pub(crate) const EDITABLE: Editable = Editable {
     names: &["vhd", "vpc"],
-    open: |given| Ok(Arc::new(Writer::open(given.file, &given.name, given.parent, given.limits)?)),
+    open: |given| {
+        let image = Writer::open(given.file, &given.name, given.parent, given.limits)?;
+        Ok((Arc::new(image), Vec::new()))
+    },
     create,
     identity: |file, _| writer::identity(&*file),
     repair: |given, what, report| {

@@ -7,7 +7,10 @@ use std::sync::Arc;
 
 pub(crate) const EDITABLE: Editable = Editable {
     names: &["vhdx"],
-    open: |given| Ok(Arc::new(Writer::open(given.file, &given.name, given.parent, given.limits)?)),
+    open: |given| {
+        let image = Writer::open(given.file, &given.name, given.parent, given.limits)?;
+        Ok((Arc::new(image), Vec::new()))
+    },
     create,
     identity: |file, _| writer::identity(&*file),
     repair: |given, what, report| {

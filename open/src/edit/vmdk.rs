@@ -8,7 +8,11 @@ use std::sync::Arc;
 
 pub(crate) const EDITABLE: Editable = Editable {
     names: &["vmdk", "vmdk-descriptor"],
-    open: |given| Ok(Arc::new(open(given)?)),
+    open: |given| {
+        let image = open(given)?;
+        let notes = image.notes().to_vec();
+        Ok((Arc::new(image), notes))
+    },
     create,
     identity: |file, limits| match vmdk::read(file, limits)?.identity() {
         Identity::Vmdk { cid, .. } => Ok(format!("{cid:08x}").into_bytes()),

@@ -318,8 +318,13 @@ impl Chain<'_> {
             .map_err(|error| error.in_layer(name.clone()))?;
         let mut notes = Vec::new();
         if let (Some(child), false) = (self.links.last(), wanted.is_data) {
-            let accepted = child.image.accepts(&image.identity());
-            notes = accepted.map_err(|error| error.in_layer(format!("parent {name}")))?;
+            let unchecked = self.opener.options().parents_unchecked;
+            notes = match child.image.accepts(&image.identity()) {
+                Err(error) if unchecked && error.problem() == Problem::Mismatch => {
+                    vec![Finding::warning("parent-unchecked", error.detail())]
+                }
+                accepted => accepted.map_err(|error| error.in_layer(format!("parent {name}")))?,
+            };
         }
         Ok(Link { image, file, data: None, is_guess, notes })
     }

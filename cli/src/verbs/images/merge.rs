@@ -102,6 +102,7 @@ fn rebase_one(
             Some(onto) => {
                 let mut session_parent = session.opener.options().clone();
                 session_parent.parents = vec![adit_open::NamedParent::parse(onto.as_os_str())?];
+                session_parent.parents_unchecked = true;
                 adit_open::Opener::new(session_parent)
                     .edit(image, force.into())
                     .map_err(|_| error)?
