@@ -17,6 +17,11 @@ impl Guid {
         0x41,
     ]);
 
+    /// The GUID of these bytes, in order of its digits.
+    pub fn of(bytes: [u8; 16]) -> Guid {
+        Guid(bytes)
+    }
+
     /// Reads `{5fbaabe3-6958-40ff-92a7-860e329aab41}`, braces or not, in any case.
     pub fn parse(text: &[u8]) -> Option<Guid> {
         let text = text.trim_ascii();

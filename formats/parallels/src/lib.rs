@@ -6,6 +6,7 @@
 //! - [`Descriptor::parse`]: storages, images and snapshots of a bundle.
 //! - [`Descriptor::references`]: the files it names. This crate opens none of them.
 //! - [`open`]: the disk of a bundle, or one of its snapshots, once somebody has found the files.
+//! - [`write::Builder`], [`write::plain`]: a new expanding image, a bundle of one plain image.
 //! - `Check` for [`Image`]: every entry of the table, and whether clusters overlap.
 //!
 //! Files, in order: `layout` → `header` → `image` → `entries` (the table, a page at a time) →
@@ -38,6 +39,7 @@ mod map;
 mod probe;
 mod reader;
 mod snapshot;
+pub mod write;
 mod xml;
 
 pub use bundle::{Opened, open};
