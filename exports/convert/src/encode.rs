@@ -72,13 +72,14 @@ impl Encoder {
             Encoder::Plain => None,
             _ if is_incompressible(unit) => None,
             Encoder::Deflate(compressor) => {
-                out.resize(start + smaller, 0);
+                // Room for what gets larger too: without it, level 1 of zlib-rs 0.6 panics.
+                out.resize(start + unit.len() + unit.len() / 4 + 4096, 0);
                 compressor.reset();
                 match compressor.compress(unit, &mut out[start..], FlushCompress::Finish) {
                     Ok(Status::StreamEnd) => usize::try_from(compressor.total_out()).ok(),
-                    // It did not get smaller.
                     _ => None,
                 }
+                .filter(|length| *length <= smaller)
             }
             // Whatever fails here, the unit itself is at hand.
             Encoder::Zstd(compressor) => {
@@ -149,6 +150,34 @@ mod tests {
                 }
             }
             assert!(plain == unit);
+        }
+    }
+
+    #[test]
+    fn what_does_not_get_smaller_is_left_as_it_is_at_every_level() {
+        let noise: Vec<u8> = (0..1u64 << 18)
+            .map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ n << 31)
+            .flat_map(u64::to_le_bytes)
+            .collect();
+        for (level, size) in (1..=9).flat_map(|level| [4096, 65_536, 1 << 20].map(|s| (level, s))) {
+            let mut encoder = Encoder::new(Coding::Deflate(level)).unwrap();
+            for plain in [0, 100, 1000, size / 50, size / 20, size / 4] {
+                let mut unit = noise[plain..plain + size].to_vec();
+                unit[..plain].fill(b' ');
+                let mut out = Vec::new();
+                let length = encoder.encode(0, &unit, &mut out).unwrap();
+                assert_eq!(out.len(), length.unwrap_or(0));
+                let Some(length) = length else { continue };
+                assert!(length < size);
+                let mut back = Vec::with_capacity(size);
+                let mut decoder = flate2::Decompress::new(false);
+                let finish = flate2::FlushDecompress::Finish;
+                assert_eq!(
+                    decoder.decompress_vec(&out, &mut back, finish).unwrap(),
+                    Status::StreamEnd
+                );
+                assert!(back == unit, "level {level}, {size} bytes, {plain} of them plain");
+            }
         }
     }
 }
