@@ -1,20 +1,23 @@
 //! One conversion, from the options to the finished file.
 
+use crate::cache::Behind;
 use crate::compare;
 use crate::device;
 use crate::encode::Coding;
 use crate::engine::Work;
-use crate::layout::{Clusters, Grains, Layout, Stream, Units, VdiBlocks, VhdBlocks, VhdxBlocks};
-use crate::layout::{Pieces, Verbatim};
+use crate::hash::Hashing;
+use crate::layout::{Clusters, Grains, Layout, ParallelsClusters, Pieces, Stream, Units};
+use crate::layout::{VdiBlocks, Verbatim, VhdBlocks, VhdxBlocks};
 use crate::options::{Compression, ConvertOptions, Converted, Format};
 use crate::plan::{self, Survey};
 use crate::reopen::reopen;
 use crate::resume::{self, Asked, Journal};
-use crate::write::{Hashing, write};
+use crate::write::write;
 use adit_core::{
     Disk, DiskExt, Error, Interrupt, Kind, Place, Problem, Progress, Result, WritableDisk,
 };
 use adit_io::{Finish, Keep, Overwrite, Target};
+use adit_parallels::write as parallels;
 use adit_qcow::write as qcow;
 use adit_vmdk::write as vmdk;
 use std::path::{Path, PathBuf};
@@ -37,7 +40,8 @@ const ZSTD_LEVEL: i32 = 3;
 /// Holes are not read, and data that are all zeros are not stored. Where source and target share
 /// a file system that can share storage, data are not copied at all. With `verify`, the new file
 /// is opened by our own reader and compared with the source before it gets its name. A
-/// `vmdk-flat` also makes `NAME-flat.vmdk`.
+/// `vmdk-flat` also makes `NAME-flat.vmdk`, and `parallels-plain` a directory, whose descriptor
+/// has its name last.
 ///
 /// A block device is overwritten from its beginning, raw and with `overwrite` alone; what it has
 /// beyond the disk stays, and its first MiB is written last.
@@ -67,21 +71,25 @@ pub fn convert(
     if device::is_device(target) {
         return device::write(source, locator, target, options, progress, interrupt);
     }
-    let shape = Shape::of(size, source, target, options)?;
+    let mut shape = Shape::of(size, source, target, options)?;
     let survey = Survey::of(source, shape.units, interrupt)?;
     let rounds = if options.verify { 2 } else { 1 };
     progress.total(survey.data_bytes.saturating_mul(rounds));
     let (files, mut journal) = match options.resume {
         true => {
             let fingerprint = resume::fingerprint(source, options, interrupt)?;
-            let (files, journal) = Files::carry_on(target, &shape, survey, options, fingerprint)?;
+            let (files, journal) =
+                Files::carry_on(target, &mut shape, survey, options, fingerprint)?;
             (files, Some(journal))
         }
         false => (Files::create(target, &shape, survey, options)?, None),
     };
+    let (cache, data, moved) = (options.cache, files.data(), survey.data_bytes);
+    let behind = Behind::of(progress, cache, source, data, moved, interrupt)?;
+    let progress: &dyn Progress = &behind;
     let reached = journal.as_ref().map(Journal::reached).unwrap_or_default();
     let sharing = AtomicBool::new(true);
-    let work = Work {
+    let mut work = Work {
         source,
         from: reached.end,
         units: shape.units,
@@ -91,6 +99,9 @@ pub fn convert(
         sharing: may_share(files.data(), options, shape.coding).then_some(&sharing),
         interrupt,
     };
+    if options.resume {
+        resume::limit_pieces(&mut work, survey.data_bytes);
+    }
     let whole = size.saturating_sub(survey.data_bytes) <= options.hashed_holes_bytes_max;
     let hashing = options.verify.then_some(Hashing { size_bytes: size, whole });
     let written = write(&work, shape.layout, files.data(), hashing, journal.as_mut(), progress)?;
@@ -98,6 +109,11 @@ pub fn convert(
         files.verify(source, options.format, progress, interrupt)?;
     }
     interrupt.check()?;
+    if behind.is_on() {
+        // What is not on the medium cannot be forgotten; by now that is little.
+        files.data().flush()?;
+        behind.forget();
+    }
     files.commit(options)?;
     if let Some(journal) = journal {
         journal.remove();
@@ -127,6 +143,8 @@ struct Shape {
     file_bytes: Option<u64>,
     /// Text of a descriptor beside the data, and the file of the data.
     descriptor: Option<(Vec<u8>, PathBuf)>,
+    /// Whether the target is a directory, which both are in.
+    bundle: bool,
 }
 
 impl Shape {
@@ -145,6 +163,7 @@ impl Shape {
             layout,
             file_bytes: None,
             descriptor: None,
+            bundle: false,
         };
         let verbatim = |pieces: Pieces, file_bytes: u64| Shape {
             file_bytes: Some(file_bytes),
@@ -189,12 +208,29 @@ impl Shape {
                 let builder = adit_vhdx::write::Builder::new(size, unit, identity)?;
                 shape(unit, Box::new(VhdxBlocks { builder, units: Units::of(unit) }))
             }
+            Format::Parallels => {
+                let unit = parallels::CLUSTER_BYTES;
+                let builder = parallels::Builder::new(size)?;
+                shape(unit, Box::new(ParallelsClusters { builder, units: Units::of(unit) }))
+            }
+            Format::ParallelsPlain => {
+                let name = name_of(target, "a disk descriptor")?;
+                let (text, file_bytes) = parallels::plain(size, &name, identity)?;
+                let image = target.join(parallels::plain_name(&name));
+                let verbatim = verbatim(Vec::new(), file_bytes);
+                Shape { descriptor: Some((text, image)), bundle: true, ..verbatim }
+            }
             Format::Vdi => {
                 let unit = adit_vdi::write::BLOCK_BYTES;
                 let builder = adit_vdi::write::Builder::new(size, identity)?;
                 shape(unit, Box::new(VdiBlocks { builder, units: Units::of(unit) }))
             }
         })
+    }
+
+    /// The file that is opened: the image or its descriptor.
+    fn image(&self, target: &Path) -> PathBuf {
+        if self.bundle { target.join("DiskDescriptor.xml") } else { target.to_owned() }
     }
 
     /// A length that the file does not exceed; what is too much is cut off at the end.
@@ -246,6 +282,35 @@ struct Files {
     image: Target,
     /// The flat extent.
     extent: Option<Target>,
+    /// Last, so that it is empty when nothing came of the others.
+    _bundle: Option<Bundle>,
+}
+
+/// The directory of a bundle, which goes when it is empty.
+struct Bundle(PathBuf);
+
+impl Bundle {
+    fn create(path: &Path) -> Result<Bundle> {
+        match std::fs::create_dir(path) {
+            Err(_) if path.is_dir() => {}
+            Err(why) if why.kind() == std::io::ErrorKind::AlreadyExists => {
+                let detail = format!("{} exists already, and is no directory", path.display());
+                return Err(Error::new(Kind::Denied, Problem::Refused, detail)
+                    .advise("choose another name"));
+            }
+            made => made.map_err(|why| {
+                let detail = format!("making the directory {}", path.display());
+                Error::io(Problem::Unwritable, detail, &why)
+            })?,
+        }
+        Ok(Bundle(path.to_owned()))
+    }
+}
+
+impl Drop for Bundle {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.0);
+    }
 }
 
 impl Files {
@@ -257,24 +322,28 @@ impl Files {
     ) -> Result<Files> {
         let overwrite = overwrite(options);
         let Some((text, extent)) = &shape.descriptor else {
-            let size = shape.bound(survey);
-            return Ok(Files { image: Target::create(target, size, overwrite)?, extent: None });
+            let image = Target::create(target, shape.bound(survey), overwrite)?;
+            return Ok(Files { image, extent: None, _bundle: None });
         };
-        let image = Target::create(target, text.len() as u64, overwrite)?;
+        let bundle = shape.bundle.then(|| Bundle::create(target)).transpose()?;
+        let image = Target::create(&shape.image(target), text.len() as u64, overwrite)?;
         image.write_at(text, 0)?;
         let size = shape.file_bytes.unwrap_or(0);
-        Ok(Files { image, extent: Some(Target::create(extent, size, overwrite)?) })
+        Ok(Files { image, extent: Some(Target::create(extent, size, overwrite)?), _bundle: bundle })
     }
 
     /// The files of an earlier run, or new ones that outlive an error.
     fn carry_on(
         target: &Path,
-        shape: &Shape,
+        shape: &mut Shape,
         survey: Survey,
         options: &ConvertOptions,
         fingerprint: blake3::Hash,
     ) -> Result<(Files, Journal)> {
         let overwrite = overwrite(options);
+        let bundle = shape.bundle.then(|| Bundle::create(target)).transpose()?;
+        let target = shape.image(target);
+        let target = target.as_path();
         let extent = shape.descriptor.as_ref().map(|(_, extent)| extent.as_path());
         for path in [Some(target), extent].into_iter().flatten() {
             if overwrite == Overwrite::Refuse && path.symlink_metadata().is_ok() {
@@ -284,10 +353,17 @@ impl Files {
             }
         }
         let file_bytes = shape.bound(survey);
-        let asked = Asked { fingerprint, file_bytes, data_bytes: survey.data_bytes, overwrite };
-        let (data, journal) = resume::open(extent.unwrap_or(target), &asked)?;
+        let asked = Asked {
+            fingerprint,
+            file_bytes,
+            disk_bytes: survey.size_bytes,
+            grain_bytes: shape.units.grain,
+            data_bytes: survey.data_bytes,
+            overwrite,
+        };
+        let (data, journal) = resume::open(extent.unwrap_or(target), &asked, &mut *shape.layout)?;
         let Some((text, _)) = &shape.descriptor else {
-            return Ok((Files { image: data, extent: None }, journal));
+            return Ok((Files { image: data, extent: None, _bundle: None }, journal));
         };
         let length = text.len() as u64;
         let image = match Target::reopen_partial(target) {
@@ -302,7 +378,7 @@ impl Files {
                 .advise("remove it, and repeat the command"));
         }
         image.write_at(text, 0)?;
-        Ok((Files { image, extent: Some(data) }, journal))
+        Ok((Files { image, extent: Some(data), _bundle: bundle }, journal))
     }
 
     /// Where the disk's bytes go.
@@ -364,13 +440,17 @@ fn flat_path(target: &Path) -> PathBuf {
 }
 
 fn naming(file: &Path, identity: [u8; 16]) -> Result<vmdk::Naming> {
-    let name = file.file_name().and_then(|name| name.to_str());
-    let file_name = name.map(str::to_owned).ok_or_else(|| {
-        let detail = format!("{} cannot stand in a VMDK descriptor", file.display());
-        Error::invalid(Problem::BadValue, detail).advise("choose a name in UTF-8")
-    })?;
+    let file_name = name_of(file, "a VMDK descriptor")?;
     let [a, b, c, d, ..] = identity;
     Ok(vmdk::Naming { file_name, cid: u32::from_le_bytes([a, b, c, d]) })
+}
+
+fn name_of(file: &Path, stands_in: &str) -> Result<String> {
+    let name = file.file_name().and_then(|name| name.to_str());
+    name.map(str::to_owned).ok_or_else(|| {
+        let detail = format!("{} cannot stand in {stands_in}", file.display());
+        Error::invalid(Problem::BadValue, detail).advise("choose a name in UTF-8")
+    })
 }
 
 fn vhd_identity(unique_id: [u8; 16]) -> adit_vhd::write::Identity {

@@ -1,5 +1,6 @@
 //! A block device as the target: written in place, never cut, holes as zeros.
 
+use crate::cache::Behind;
 use crate::compare;
 use crate::encode::Coding;
 use crate::engine::{self, Work};
@@ -69,6 +70,9 @@ pub(crate) fn write(
         return refuse(Kind::Invalid, format!("{name} is what is read"), "choose another device");
     }
     progress.total(survey.data_bytes.saturating_mul(if options.verify { 2 } else { 1 }));
+    let data_bytes = survey.data_bytes;
+    let behind = Behind::of(progress, options.cache, source, &device, data_bytes, interrupt)?;
+    let progress: &dyn Progress = &behind;
     let work = Work {
         source,
         from: 0,
@@ -85,6 +89,7 @@ pub(crate) fn write(
     if options.verify {
         verify(source, &device, target, progress, interrupt)?;
     }
+    behind.forget();
     Ok(Converted {
         virtual_bytes: size,
         data_bytes,
@@ -119,6 +124,7 @@ fn reads_from(source: &Arc<dyn Disk>, device: &Metadata, interrupt: &Interrupt) 
         let leaf = leaves.at(at)?;
         if let LeafKind::Stored { disk, offset } = leaf.kind
             && let Some(file) = host_file(disk, offset)?
+            && let Ok(file) = file.metadata()
             && file.file_type().is_block_device()
             && file.rdev() == device.rdev()
         {

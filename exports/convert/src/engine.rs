@@ -73,7 +73,8 @@ pub(crate) fn run<T>(
     })
 }
 
-fn pool(work: &Work<'_>) -> usize {
+/// How many buffers there are.
+pub(crate) fn pool(work: &Work<'_>) -> usize {
     let each = match work.coding {
         Coding::Plain => work.units.piece,
         _ => work.units.piece * 2 + (work.units.piece >> 3),

@@ -15,6 +15,8 @@ pub(crate) trait Layout: Debug {
     fn place(&mut self, offset: u64, stored: Stored) -> Result<u64>;
     /// Tables that are complete already.
     fn drain(&mut self) -> Pieces;
+    /// Whether an item has its place whatever came before it.
+    fn is_fixed(&self) -> bool;
     /// All that is left to write, and the length of the file.
     fn finish(self: Box<Self>) -> Result<(Pieces, u64)>;
 }
@@ -33,6 +35,10 @@ impl Layout for Verbatim {
 
     fn drain(&mut self) -> Pieces {
         Vec::new()
+    }
+
+    fn is_fixed(&self) -> bool {
+        true
     }
 
     fn finish(self: Box<Self>) -> Result<(Pieces, u64)> {
@@ -60,6 +66,10 @@ impl Layout for Clusters {
         self.builder.drain()
     }
 
+    fn is_fixed(&self) -> bool {
+        false
+    }
+
     fn finish(self: Box<Self>) -> Result<(Pieces, u64)> {
         let finished = self.builder.finish()?;
         Ok((finished.pieces, finished.file_bytes))
@@ -82,6 +92,10 @@ impl Layout for Stream {
 
     fn drain(&mut self) -> Pieces {
         self.0.drain()
+    }
+
+    fn is_fixed(&self) -> bool {
+        false
     }
 
     fn finish(self: Box<Self>) -> Result<(Pieces, u64)> {
@@ -135,6 +149,10 @@ macro_rules! blocks {
                 drain(&mut self.builder)
             }
 
+            fn is_fixed(&self) -> bool {
+                false
+            }
+
             fn finish(self: Box<Self>) -> Result<(Pieces, u64)> {
                 let finished = self.builder.finish()?;
                 Ok((finished.pieces, finished.file_bytes))
@@ -150,6 +168,8 @@ blocks! {
     VhdBlocks: adit_vhd::write::Builder, adit_vhd::write::Builder::drain;
     /// Blocks of a dynamic VHDX.
     VhdxBlocks: adit_vhdx::write::Builder, |_| Vec::new();
+    /// Clusters of an expanding Parallels image.
+    ParallelsClusters: adit_parallels::write::Builder, |_| Vec::new();
     /// Blocks of a dynamic VDI.
     VdiBlocks: adit_vdi::write::Builder, |_| Vec::new();
 }

@@ -9,10 +9,12 @@
 //! this crate moves the bytes. Files, in order: `options` → `convert` → `plan` (what has to be
 //! read) → `engine` (threads, buffers, order) with `encode` (and `probe`), `layout` (one face for all formats),
 //! `write` and `hash` → `reopen` and `compare`, which verify; `resume` keeps the journal of a
-//! conversion that can be carried on, `device` writes over a block device.
+//! conversion that can be carried on, with `places` (where items went) and the state of `hash` in it, `device` writes over a block
+//! device, `cache` keeps the page cache for others.
 #![forbid(unsafe_code)]
 
 mod buffer;
+mod cache;
 mod compare;
 mod convert;
 mod device;
@@ -21,12 +23,14 @@ mod engine;
 mod hash;
 mod layout;
 mod options;
+mod places;
 mod plan;
 mod probe;
 mod reopen;
 mod resume;
+mod tree;
 mod write;
 
 pub use compare::compare;
 pub use convert::convert;
-pub use options::{Compression, ConvertOptions, Converted, Format};
+pub use options::{Cache, Compression, ConvertOptions, Converted, Format};

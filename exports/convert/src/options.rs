@@ -24,11 +24,15 @@ pub enum Format {
     Vhdx,
     /// VDI that grows.
     Vdi,
+    /// One expanding Parallels image.
+    Parallels,
+    /// Parallels bundle: a directory with a plain image and its descriptor.
+    ParallelsPlain,
 }
 
 impl Format {
     /// Every format, the usual ones first.
-    pub const ALL: [Format; 9] = [
+    pub const ALL: [Format; 11] = [
         Format::Raw,
         Format::Qcow2,
         Format::VmdkSparse,
@@ -38,6 +42,8 @@ impl Format {
         Format::VhdFixed,
         Format::Vhdx,
         Format::Vdi,
+        Format::Parallels,
+        Format::ParallelsPlain,
     ];
 
     /// The stable name, for people and `--json`.
@@ -52,6 +58,8 @@ impl Format {
             Format::VhdFixed => "vhd-fixed",
             Format::Vhdx => "vhdx",
             Format::Vdi => "vdi",
+            Format::Parallels => "parallels",
+            Format::ParallelsPlain => "parallels-plain",
         }
     }
 
@@ -62,6 +70,7 @@ impl Format {
             "stream" | "streamoptimized" => Some(Format::VmdkStream),
             "monolithicsparse" => Some(Format::VmdkSparse),
             "monolithicflat" | "flat" => Some(Format::VmdkFlat),
+            "parallels-fixed" => Some(Format::ParallelsPlain),
             "vpc" => Some(Format::VhdDynamic),
             "qcow" => Some(Format::Qcow2),
             _ => Format::ALL.into_iter().find(|format| format.word() == name),
@@ -77,6 +86,8 @@ impl Format {
             "vhd" => Some(Format::VhdDynamic),
             "vhdx" => Some(Format::Vhdx),
             "vdi" => Some(Format::Vdi),
+            "hds" => Some(Format::Parallels),
+            "hdd" => Some(Format::ParallelsPlain),
             _ => None,
         }
     }
@@ -106,6 +117,30 @@ impl Compression {
     }
 }
 
+/// What becomes of the page cache while a disk is converted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Cache {
+    /// As `Drop` for more data than half of memory holds, otherwise as `Keep`.
+    #[default]
+    Auto,
+    /// What was read and written stays there as long as the system likes.
+    Keep,
+    /// It is written out and forgotten on the way, so that other data stay.
+    Drop,
+}
+
+impl Cache {
+    /// The choice of a name: `auto`, `keep`, `drop`.
+    pub fn parse(name: &str) -> Option<Cache> {
+        match name {
+            "auto" => Some(Cache::Auto),
+            "keep" => Some(Cache::Keep),
+            "drop" => Some(Cache::Drop),
+            _ => None,
+        }
+    }
+}
+
 /// How a disk is converted.
 #[derive(Clone, Debug)]
 pub struct ConvertOptions {
@@ -128,8 +163,11 @@ pub struct ConvertOptions {
     /// Make the file durable before it has its name. `verify` does so anyway.
     pub sync: bool,
     /// Keep what is done when the conversion ends early, and carry on what an earlier one left.
-    /// Only where every byte has its place from the start: raw, fixed VHD, flat VMDK.
+    /// At most one percent of moving the data is done again, and of hashing it; a comparison
+    /// that `verify` had begun begins anew.
     pub resume: bool,
+    /// What becomes of the page cache.
+    pub cache: Cache,
     /// Identity of the new image; otherwise a random one.
     pub identity: Option<[u8; 16]>,
     /// Whole-content hashes are made up to this volume of holes; beyond it only the block hash.
@@ -151,6 +189,7 @@ impl ConvertOptions {
             overwrite: false,
             sync: false,
             resume: false,
+            cache: Cache::Auto,
             identity: None,
             hashed_holes_bytes_max: 64 << 30,
         }
@@ -183,18 +222,6 @@ impl ConvertOptions {
                 return refuse(format!("level {level}"), &advice);
             }
             _ => {}
-        }
-        if self.resume {
-            if !matches!(self.format, Format::Raw | Format::VhdFixed | Format::VmdkFlat) {
-                let detail = format!(
-                    "a conversion to {word} is not carried on: where its data go depends on all that came before"
-                );
-                return refuse(detail, "raw, vhd-fixed and vmdk-flat can be carried on");
-            }
-            if self.verify {
-                let detail = "hashes are made in one go, so they cannot be carried on".to_owned();
-                return refuse(detail, "convert without verifying, then `compare` the two");
-            }
         }
         let sized = matches!(
             self.format,

@@ -247,4 +247,39 @@ mod tests {
         let data_bytes = 8192 + 60001 - 36864;
         assert_eq!(survey, Survey { size_bytes: 60001, data_bytes, unit_bytes: 1 << 20 });
     }
+
+    #[test]
+    fn whole_grains_that_a_host_file_holds_are_shared_and_their_edges_read() {
+        use std::io::Write as _;
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&[7; 700_000]).unwrap();
+        let file = adit_io::open(file.path(), &adit_io::ReadPolicy::default()).unwrap();
+        // 300000 bytes from byte 100 on; a hole; too little to be worth it; the end of the disk.
+        let pieces = vec![
+            Piece::part(Arc::clone(&file), 100, 300_000),
+            Piece::zero(100_000),
+            Piece::part(Arc::clone(&file), 0, 60_000),
+            Piece::zero(100_000),
+            Piece::part(file, 600_000, 99_999),
+        ];
+        let disk = Concat::open("disk", pieces).unwrap();
+        let (interrupt, sharing) = (Interrupt::default(), AtomicBool::new(true));
+        let mut planner = Planner::new(&disk, UNITS, Some(&sharing), &interrupt);
+        let (mut shared, mut read) = (Vec::new(), Vec::new());
+        while let Some(job) = planner.next().unwrap() {
+            match job {
+                Job::Share(share) => shared.push((share.at, share.range)),
+                Job::Read(ranges) => read.extend(ranges),
+            }
+        }
+        // The last one begins on the next grain, and ends with the disk.
+        assert_eq!(shared, [(100, 0..299_008), (601_152, 561_152..659_999)]);
+        assert_eq!(read.first(), Some(&(299_008..303_104)));
+        // Off: everything is read.
+        sharing.store(false, Ordering::Relaxed);
+        let mut planner = Planner::new(&disk, UNITS, Some(&sharing), &interrupt);
+        while let Some(job) = planner.next().unwrap() {
+            assert!(matches!(job, Job::Read(_)));
+        }
+    }
 }

@@ -12,6 +12,10 @@ pub(crate) fn reopen(format: Format, path: &Path, extent: Option<&Path>) -> Resu
     let name = path.to_string_lossy();
     let file = adit_io::open(path, &ReadPolicy::default())?;
     let alone = |_: &adit_vmdk::Reference| Err(Error::not_found("the image is one file"));
+    let extent = || match extent {
+        Some(path) => adit_io::open(path, &ReadPolicy::default()),
+        None => Err(Error::not_found("the file of the data")),
+    };
     match format {
         Format::Raw => Ok(file),
         Format::Qcow2 => {
@@ -24,10 +28,7 @@ pub(crate) fn reopen(format: Format, path: &Path, extent: Option<&Path>) -> Resu
         Format::VmdkFlat => {
             let text = file.read_prefix(0, 64 << 10)?;
             let descriptor = adit_vmdk::Descriptor::parse(&text, &limits)?;
-            let extent = match extent {
-                Some(path) => adit_io::open(path, &ReadPolicy::default())?,
-                None => return Err(Error::not_found("the flat extent")),
-            };
+            let extent = extent()?;
             let mut resolve = |_: &adit_vmdk::Reference| Ok(Arc::clone(&extent));
             Ok(adit_vmdk::open(&name, &descriptor, &mut resolve)?.disk)
         }
@@ -35,6 +36,13 @@ pub(crate) fn reopen(format: Format, path: &Path, extent: Option<&Path>) -> Resu
             adit_vhd::Image::open(file, &limits)?.disk(&name, None)
         }
         Format::Vhdx => adit_vhdx::Image::open(file, &limits)?.disk(&name, None),
+        Format::Parallels => Ok(adit_parallels::Image::open(file, &limits)?.disk(&name, None)),
+        Format::ParallelsPlain => {
+            let text = file.read_prefix(0, 64 << 10)?;
+            let descriptor = adit_parallels::Descriptor::parse(&text, &limits)?;
+            let mut resolve = |_: &adit_parallels::Reference| extent();
+            Ok(adit_parallels::open(&name, &descriptor, None, &mut resolve)?.disk)
+        }
         Format::Vdi => adit_vdi::Image::open(file, &limits)?.disk(&name, None),
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::buffer::{Buffer, Share, Stored};
 use crate::engine::{self, Work};
-use crate::hash::HashPipe;
+use crate::hash::{HashPipe, Hashing};
 use crate::layout::{Layout, Pieces};
 use crate::resume::{Journal, Reached};
 use adit_copy::Hashes;
@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use std::fs::File;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
 
 /// Longest write. Larger ones wait for memory in one piece (measured). Unit: bytes.
 const WRITE_BYTES_MAX: usize = 512 << 10;
@@ -25,13 +26,6 @@ pub(crate) struct Written {
     pub hashes: Option<Hashes>,
 }
 
-/// What is hashed beside: the disk's size, and whether its holes are few enough.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Hashing {
-    pub size_bytes: u64,
-    pub whole: bool,
-}
-
 /// Moves everything into `target` and cuts it to its length. The target is not yet named.
 ///
 /// Errors: those of the source and of the target; `Interrupted`.
@@ -40,39 +34,24 @@ pub(crate) fn write(
     mut layout: Box<dyn Layout>,
     target: &Target,
     hashing: Option<Hashing>,
-    mut journal: Option<&mut Journal>,
+    journal: Option<&mut Journal>,
     progress: &dyn Progress,
 ) -> Result<Written> {
-    let mut reached = journal.as_ref().map_or(Reached::default(), |journal| journal.reached());
+    let reached = journal.as_ref().map_or(Reached::default(), |journal| journal.reached());
     progress.advance(reached.moved_bytes);
     let written = Written { data_bytes: reached.stored_bytes, ..Written::default() };
-    let mut writer = Writer { work, target, written };
-    let moved = engine::run(work, |buffers, back| {
-        let pipe = hashing.map(|it| HashPipe::start(it.size_bytes, it.whole, back.clone()));
+    let mut writer = Writer { work, target, written, journal, reached };
+    let hashes = engine::run(work, |buffers, back| {
+        let so_far = writer.journal.as_ref().and_then(|journal| journal.hashes());
+        let so_far = so_far.map(|state| (state, reached.end));
+        let pipe = hashing.map(|it| HashPipe::start(it, so_far, &**work.source, back.clone()));
         let pipe = pipe.transpose()?;
-        for buffer in buffers {
-            work.interrupt.check()?;
-            let buffer = buffer?;
-            writer.buffer(&buffer, &mut *layout)?;
-            progress.advance(buffer.data_bytes());
-            if let Some(journal) = &mut journal {
-                reached.end = buffer.end();
-                reached.moved_bytes += buffer.data_bytes();
-                reached.stored_bytes = writer.written.data_bytes.min(reached.end);
-                journal.moved(reached, target)?;
-            }
-            match &pipe {
-                Some(pipe) => pipe.feed(buffer)?,
-                None => back.send(buffer).unwrap_or_default(),
-            }
-        }
+        let moved = writer.all(buffers, &mut *layout, &back, pipe.as_ref(), progress);
+        // What is done is done, and need not be done again.
+        let marked = writer.mark(pipe.as_ref());
+        moved.and(marked)?;
         pipe.map(HashPipe::finish).transpose()
-    });
-    if let Some(journal) = journal.filter(|_| moved.is_err()) {
-        // The error is what matters; without this line a little more is done again.
-        let _ = journal.mark(target);
-    }
-    let hashes = moved?;
+    })?;
     let (pieces, file_bytes) = layout.finish()?;
     writer.pieces(pieces)?;
     set_length(target, file_bytes)?;
@@ -83,16 +62,59 @@ struct Writer<'a> {
     work: &'a Work<'a>,
     target: &'a Target,
     written: Written,
+    journal: Option<&'a mut Journal>,
+    reached: Reached,
 }
 
 impl Writer<'_> {
+    fn all(
+        &mut self,
+        buffers: &mut dyn Iterator<Item = Result<Buffer>>,
+        layout: &mut dyn Layout,
+        back: &Sender<Buffer>,
+        pipe: Option<&HashPipe>,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        for buffer in buffers {
+            self.work.interrupt.check()?;
+            let buffer = buffer?;
+            self.buffer(&buffer, layout)?;
+            let (end, moved_bytes) = (buffer.end(), buffer.data_bytes());
+            match pipe {
+                Some(pipe) => pipe.feed(buffer)?,
+                None => back.send(buffer).unwrap_or_default(),
+            }
+            progress.advance(moved_bytes);
+            self.reached.end = end;
+            self.reached.moved_bytes += moved_bytes;
+            self.reached.stored_bytes = self.written.data_bytes;
+            let reached = self.reached;
+            if self.journal.as_mut().is_some_and(|journal| journal.moved(reached)) {
+                self.mark(pipe)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn mark(&mut self, pipe: Option<&HashPipe>) -> Result<()> {
+        let Some(journal) = &mut self.journal else { return Ok(()) };
+        journal.mark(self.target, pipe.map(HashPipe::state).transpose()?)
+    }
+
+    fn place(&mut self, offset: u64, stored: Stored, layout: &mut dyn Layout) -> Result<u64> {
+        if let Some(journal) = &mut self.journal {
+            journal.placed(offset, stored);
+        }
+        layout.place(offset, stored)
+    }
+
     fn buffer(&mut self, buffer: &Buffer, layout: &mut dyn Layout) -> Result<()> {
         if let Some(share) = &buffer.share {
             return self.share(share, layout);
         }
         let mut run: Option<(u64, bool, Range<usize>)> = None;
         for item in &buffer.items {
-            let at = layout.place(item.offset, item.stored)?;
+            let at = self.place(item.offset, item.stored, layout)?;
             let packed = item.stored != Stored::Plain;
             self.written.data_bytes += match packed {
                 true => self.work.units.unit,
@@ -143,7 +165,7 @@ impl Writer<'_> {
         let mut at = share.range.start;
         while at < share.range.end {
             let end = share.range.end.min((at / grain + 1).saturating_mul(grain));
-            let place = layout.place(at, Stored::Plain)?;
+            let place = self.place(at, Stored::Plain, layout)?;
             match &mut run {
                 Some((start, range)) if *start + (at - range.start) == place => range.end = end,
                 run => {
@@ -207,7 +229,7 @@ fn part(buffer: &Buffer, packed: bool, bytes: Range<usize>) -> &[u8] {
 }
 
 /// Cuts off what the target was given too much of at the start.
-fn set_length(target: &Target, file_bytes: u64) -> Result<()> {
+pub(crate) fn set_length(target: &Target, file_bytes: u64) -> Result<()> {
     let failed = |why: &std::io::Error| {
         let detail = format!("setting the length of {} to {file_bytes}", target.path().display());
         Error::io(Problem::Unwritable, detail, why)

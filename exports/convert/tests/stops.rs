@@ -6,7 +6,7 @@ use adit_convert::{ConvertOptions, Format, compare, convert};
 use adit_core::{
     Concat, Disk, DiskExt, Error, Interrupt, Kind, MemoryDisk, Piece, Problem, Progress, Quiet,
 };
-use common::{names, noise, run, targets};
+use common::{data_file, judge, names, noise, remove, run, targets, write_source};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -95,6 +95,26 @@ fn inside_a_small_file_system() {
         let error = run(&source, &directory.join("image"), &options).unwrap_err();
         assert_eq!((error.kind(), error.problem()), (Kind::Io, Problem::Unwritable), "{target}");
         assert!(error.detail().contains("no space left"), "{target}: {error}");
+        assert!(names(directory).is_empty(), "{target}");
+    }
+    let raw = directory.with_extension("raw");
+    let source = write_source(&raw, 12 << 20, &vec![(0, noise(12 << 20, 1))]);
+    for (target, options) in targets() {
+        let image = directory.join("image");
+        let options = ConvertOptions { resume: true, verify: true, ..options };
+        std::fs::write(directory.join("ballast"), vec![1; 8 << 20]).unwrap();
+        let error = run(&source, &image, &options).unwrap_err();
+        assert!(error.detail().contains("no space left"), "{target}: {error}");
+        assert!(!data_file(options.format, &image).exists(), "{target}");
+        std::fs::remove_file(directory.join("ballast")).unwrap();
+        let done = run(&source, &image, &options);
+        let done = done.unwrap_or_else(|error| panic!("{target}: {}", error.report("convert")));
+        assert!(done.resumed_bytes > 1 << 20, "{target}: {}", done.resumed_bytes);
+        judge(options.format, &image, &raw, &target);
+        remove(&image);
+        if options.format == Format::VmdkFlat {
+            remove(&data_file(options.format, &image));
+        }
         assert!(names(directory).is_empty(), "{target}");
     }
     println!("all targets ran out of space");

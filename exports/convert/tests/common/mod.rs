@@ -89,6 +89,9 @@ pub fn qemu_name(format: Format) -> &'static str {
         Format::VhdDynamic | Format::VhdFixed => "vpc",
         Format::Vhdx => "vhdx",
         Format::Vdi => "vdi",
+        Format::Parallels => "parallels",
+        // Of a bundle, QEMU reads the plain image alone.
+        Format::ParallelsPlain => "raw",
     }
 }
 
@@ -106,20 +109,73 @@ fn said(output: &Output) -> String {
 
 /// Whether qemu-img finds the image sound and as long as, and equal to, the raw source.
 pub fn judge(format: Format, image: &Path, raw: &Path, what: &str) {
+    if format == Format::ParallelsPlain {
+        return judge_bundle(image, raw, what);
+    }
     let (name, image, raw) = (qemu_name(format), image.to_str().unwrap(), raw.to_str().unwrap());
     let checked = qemu_img(&["check", "-f", name, image]);
     // qemu-img has no check for these.
     let unchecked =
         matches!(format, Format::Raw | Format::VhdDynamic | Format::VhdFixed | Format::VmdkFlat);
     assert!(checked.status.success() || unchecked, "{what}: {}", said(&checked));
-    let compared = qemu_img(&["compare", "-f", name, "-F", "raw", image, raw]);
+    let of = |name: &str, path: &str| match name {
+        // QEMU before 10 takes the size from the geometry, which is smaller, unless it knows
+        // the creator.
+        "vpc" => format!("driver=vpc,force_size_calc=current_size,file.filename={path}"),
+        _ => format!("driver={name},file.filename={path}"),
+    };
+    let (image, raw) = (of(name, image), of("raw", raw));
+    let compared = qemu_img(&["compare", "--image-opts", &image, &raw]);
     assert!(compared.status.success(), "{what}: {}", said(&compared));
-    let size = |format: &str, path: &str| {
-        let told = said(&qemu_img(&["info", "--output=json", "-f", format, path]));
+    let size = |path: &str| {
+        let told = said(&qemu_img(&["info", "--output=json", "--image-opts", path]));
         let line = told.lines().find(|line| line.starts_with("    \"virtual-size\""));
         line.unwrap_or_else(|| panic!("{what}: {told}")).to_owned()
     };
-    assert_eq!(size(name, image), size("raw", raw), "{what}");
+    assert_eq!(size(&image), size(&raw), "{what}");
+}
+
+/// Whether a bundle's image is the disk, to whole sectors, and the bundle reads as one.
+fn judge_bundle(bundle: &Path, raw: &Path, what: &str) {
+    let text = std::fs::read(bundle.join("DiskDescriptor.xml")).unwrap();
+    let limits = adit_core::Limits::default();
+    let descriptor = adit_parallels::Descriptor::parse(&text, &limits).unwrap();
+    let mut resolve = |named: &adit_parallels::Reference| {
+        let image = bundle.join(named.text());
+        let compared = ["compare", "-f", "raw", "-F", "raw"];
+        let paths = [image.to_str().unwrap(), raw.to_str().unwrap()];
+        let compared = qemu_img(&[&compared[..], &paths[..]].concat());
+        assert!(compared.status.success(), "{what}: {}", said(&compared));
+        let length = image.metadata().unwrap().len();
+        assert_eq!(length, raw.metadata().unwrap().len().next_multiple_of(512), "{what}");
+        Ok(open(&image))
+    };
+    let opened = adit_parallels::open("bundle", &descriptor, None, &mut resolve).unwrap();
+    assert!(opened.notes.is_empty(), "{what}: {:?}", opened.notes);
+    let source = open(raw);
+    let first = adit_convert::compare(&opened.disk, &source, &Quiet, &Interrupt::default());
+    assert_eq!(first.unwrap(), None, "{what}");
+}
+
+/// Removes what a conversion made.
+pub fn remove(image: &Path) {
+    match image.is_dir() {
+        true => std::fs::remove_dir_all(image).unwrap(),
+        false => std::fs::remove_file(image).unwrap(),
+    }
+}
+
+/// The data of a conversion to `image`: the file that grows.
+pub fn data_file(format: Format, image: &Path) -> PathBuf {
+    let name = image.file_name().unwrap().to_str().unwrap();
+    match format {
+        Format::VmdkFlat => {
+            let stem = image.file_stem().unwrap().to_str().unwrap();
+            image.with_file_name(format!("{stem}-flat.vmdk"))
+        }
+        Format::ParallelsPlain => image.join(adit_parallels::write::plain_name(name)),
+        _ => image.to_owned(),
+    }
 }
 
 /// Every kind of target: a name, and how to make it.
