@@ -385,8 +385,8 @@ pub struct Convert {
     pub source: OsString,
     /// The new file, or `-`: standard output, raw
     pub target: PathBuf,
-    /// raw, qcow2, vmdk, vmdk-stream, vmdk-flat, vhd, vhd-fixed, vhdx or vdi [default: as the
-    /// target's name ends]
+    /// raw, qcow2, vmdk, vmdk-stream, vmdk-flat, vhd, vhd-fixed, vhdx, vdi, parallels or
+    /// parallels-plain (a directory) [default: as the target's name ends]
     #[arg(long, value_name = "FORMAT")]
     pub to: Option<String>,
     /// none, zlib or zstd
@@ -404,9 +404,13 @@ pub struct Convert {
     /// Hash while converting, open the result, compare it with the source, write a manifest
     #[arg(long)]
     pub verify: bool,
-    /// Keep what is done when stopped, and carry on what an earlier run left: raw, vhd-fixed, vmdk-flat
+    /// Keep what is done when stopped, and carry on what an earlier run left
     #[arg(long)]
     pub resume: bool,
+    /// keep or drop the page cache of source and target on the way; auto drops what half of
+    /// memory could not hold
+    #[arg(long, value_name = "HOW", default_value = "auto")]
+    pub cache: String,
     /// Store zeros that the source stores
     #[arg(long)]
     pub keep_zeroes: bool,

@@ -4,8 +4,9 @@ mod common;
 
 use adit_testkit::Vmfs;
 use common::{complained, json, said};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
 
 const DESCRIPTOR: &str = "# Disk DescriptorFile\nversion=1\nCID=12345678\nparentCID=ffffffff\n\
     createType=\"vmfs\"\nRW 204803 VMFS \"web-flat.vmdk\"\n";
@@ -36,7 +37,10 @@ fn a_disk_deep_in_a_datastore_converts_to_every_format() {
         ("qcow2", "qcow2"),
         ("vmdk", "vmdk"),
         ("vmdk-stream", "vmdk"),
+        ("vmdk-flat", "vmdk"),
         ("vhd", "vpc"),
+        ("vhd-fixed", "vpc"),
+        ("parallels", "parallels"),
         ("vhdx", "vhdx"),
         ("vdi", "vdi"),
     ] {
@@ -46,6 +50,11 @@ fn a_disk_deep_in_a_datastore_converts_to_every_format() {
         qemu_img(dir.path(), &["compare", "-f", "raw", "-F", theirs, "reference.raw", &target]);
         said(dir.path(), 0, &["compare", source, &target]);
     }
+    // A bundle is a directory, named by its ending alone.
+    said(dir.path(), 0, &["convert", "--verify", "lun.img//web/web.vmdk", "web.hdd"]);
+    let inside = "web.hdd/web.hdd.0.{5fbaabe3-6958-40ff-92a7-860e329aab41}.hds";
+    qemu_img(dir.path(), &["compare", "-f", "raw", "-F", "raw", "reference.raw", inside]);
+    said(dir.path(), 0, &["compare", "web.hdd/DiskDescriptor.xml", "reference.raw"]);
 }
 
 #[test]
@@ -94,20 +103,118 @@ fn a_disk_goes_to_standard_output_raw_and_in_no_other_format() {
     }
 }
 
+/// Every target: its format, QEMU's name for it, and other options.
+const TARGETS: &[(&str, &str, &[&str])] = &[
+    ("raw", "raw", &[]),
+    ("qcow2", "qcow2", &["--verify"]),
+    ("qcow2", "qcow2", &["--compress", "zlib"]),
+    ("qcow2", "qcow2", &["--compress", "zstd", "--verify"]),
+    ("vmdk", "vmdk", &[]),
+    ("vmdk-stream", "vmdk", &["--verify"]),
+    ("vmdk-flat", "vmdk", &["--verify"]),
+    ("vhd", "vpc", &["--verify"]),
+    ("vhd-fixed", "vpc", &[]),
+    ("vhdx", "vhdx", &[]),
+    ("vdi", "vdi", &["--verify"]),
+    ("parallels", "parallels", &[]),
+    ("parallels-plain", "raw", &["--verify"]),
+];
+
+/// Lines of the journals in a directory.
+fn journal_lines(dir: &Path) -> usize {
+    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+    let paths = entries.flatten().map(|entry| entry.path());
+    let journals = paths.filter(|path| path.extension().is_some_and(|e| e == "adit-resume"));
+    let lines = journals.map(|path| std::fs::read(path).unwrap_or_default());
+    lines.map(|text| text.iter().filter(|byte| **byte == b'\n').count()).max().unwrap_or(0)
+}
+
+/// Runs a conversion until it is ripe, then sends it a signal; gives how it ended.
+fn stopped(dir: &Path, arguments: &[&str], signal: &str, ripe: impl Fn() -> bool) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_adit"))
+        .args(arguments)
+        .current_dir(dir)
+        .stderr(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    while child.try_wait().unwrap().is_none() && !ripe() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    let _ = Command::new("kill").args([signal, &child.id().to_string()]).output();
+    child.wait_with_output().unwrap()
+}
+
 #[test]
-fn a_stopped_conversion_is_carried_on_and_its_journal_goes() {
+fn a_conversion_that_is_killed_again_and_again_is_carried_on_to_every_format() {
     let dir = tempfile::tempdir().unwrap();
     datastore(dir.path());
     let source = "lun.img//web/web.vmdk";
     said(dir.path(), 0, &["cp", "lun.img//web/web-flat.vmdk", "reference.raw"]);
-    let error = complained(dir.path(), 1, &["convert", "--resume", source, "out.qcow2"]);
-    assert!(error.contains("is not carried on") && error.contains("vhd-fixed"), "{error}");
-    let done = json(dir.path(), 0, &["convert", "--resume", "--to", "vhd-fixed", source, "o.vhd"]);
-    assert_eq!(done["resumed_bytes"], 0);
-    qemu_img(dir.path(), &["compare", "-f", "raw", "-F", "vpc", "reference.raw", "o.vhd"]);
-    let left = std::fs::read_dir(dir.path()).unwrap();
-    let names = left.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    assert_eq!(names.filter(|name| name.starts_with("o.vhd")).collect::<Vec<_>>(), ["o.vhd"]);
+    let sum = common::sha256sum(&dir.path().join("reference.raw"));
+    for (format, theirs, options) in TARGETS {
+        let what = format!("{format} {options:?}");
+        let made = dir.path().join("made");
+        std::fs::create_dir(&made).unwrap();
+        let (image, data) = match *format {
+            "parallels-plain" => {
+                ("made/o/o.0.{5fbaabe3-6958-40ff-92a7-860e329aab41}.hds", "made/o")
+            }
+            _ => ("made/o", "made"),
+        };
+        let data = dir.path().join(data);
+        let arguments = [&["--json", "convert", "--resume", "--to", format][..], options];
+        let arguments = [&arguments.concat()[..], &[source, "made/o"]].concat();
+        let (mut kills, mut lines) = (0, 0);
+        let done = loop {
+            lines = (journal_lines(&data) + 2).max(lines);
+            let ended = stopped(dir.path(), &arguments, "-9", || journal_lines(&data) >= lines);
+            if ended.status.success() {
+                break serde_json::from_slice::<serde_json::Value>(&ended.stdout).unwrap();
+            }
+            assert_eq!(ended.status.signal(), Some(9), "{what}: {ended:?}");
+            assert!(!dir.path().join(image).exists() || *format == "vmdk-flat", "{what}");
+            kills += 1;
+            assert!(kills < 60, "{what}");
+        };
+        assert!(kills > 0 && done["resumed_bytes"].as_u64().unwrap() > 0, "{what}: {done}");
+        qemu_img(dir.path(), &["compare", "-f", "raw", "-F", theirs, "reference.raw", image]);
+        if options.contains(&"--verify") {
+            let manifest = dir.path().join(done["manifest"].as_str().unwrap());
+            let manifest = std::fs::read(manifest).unwrap();
+            let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+            assert_eq!(manifest["files"][0]["sha256"], sum.as_str(), "{what}");
+        }
+        assert_eq!(journal_lines(&data), 0, "{what}");
+        let left = std::fs::read_dir(&made).unwrap().flatten().map(|entry| entry.file_name());
+        let partial = |name: &std::ffi::OsString| name.to_string_lossy().contains("adit-partial");
+        assert!(!left.into_iter().any(|name| partial(&name)), "{what}");
+        std::fs::remove_dir_all(&made).unwrap();
+    }
+}
+
+#[test]
+fn who_stops_a_conversion_is_told_how_it_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let line = |n: u32| format!("line {n}: the value is {:#x}\n", n.wrapping_mul(2_654_435_761));
+    let text: String = (0..1_500_000).map(line).collect();
+    std::fs::write(dir.path().join("source.raw"), text).unwrap();
+    let slow = ["convert", "--to", "qcow2", "--compress", "zstd", "--level", "19", "source.raw"];
+    let resumed = [&slow[..], &["made.qcow2", "--resume"]].concat();
+    let files = || std::fs::read_dir(dir.path()).unwrap().count();
+    let ended = stopped(dir.path(), &resumed, "-INT", || journal_lines(dir.path()) >= 3);
+    let error = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{error}");
+    assert!(error.contains("the same command goes on from here"), "{error}");
+    let kept = files();
+    assert_eq!((kept, dir.path().join("made.qcow2").exists()), (3, false));
+    // Another target, and nothing is left of it.
+    let other = [&slow[..], &["other.qcow2"]].concat();
+    let ended = stopped(dir.path(), &other, "-INT", || files() > kept);
+    let error = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{error}");
+    assert!(error.contains("with `--resume` what is done is kept"), "{error}");
+    assert_eq!(files(), kept);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::output::Out;
 use crate::progress::Bar;
 use crate::session::Session;
 use crate::units::human_bytes;
-use adit_convert::{Compression, ConvertOptions, Format};
+use adit_convert::{Cache, Compression, ConvertOptions, Format};
 use adit_core::{Disk, DiskExt, Error, Kind, Problem, Result};
 use serde_json::json;
 use std::ffi::OsStr;
@@ -45,8 +45,13 @@ fn options(convert: &Convert) -> Result<ConvertOptions> {
         let detail = format!("there is no compression {:?}", convert.compress);
         Error::invalid(Problem::BadValue, detail).advise("--compress takes none, zlib and zstd")
     })?;
+    let cache = Cache::parse(&convert.cache).ok_or_else(|| {
+        let detail = format!("there is no way {:?} to treat the page cache", convert.cache);
+        Error::invalid(Problem::BadValue, detail).advise("--cache takes auto, keep and drop")
+    })?;
     Ok(ConvertOptions {
         compression,
+        cache,
         level: convert.level,
         cluster_size_bytes: convert.cluster_size,
         detect_zeroes: !convert.keep_zeroes,
@@ -112,11 +117,11 @@ fn make(session: &Session, convert: &Convert) -> Result<()> {
 
 /// What the engine cannot know: which option of the command line would help.
 fn with_advice(error: Error, options: &ConvertOptions) -> Error {
-    let can = matches!(options.format, Format::Raw | Format::VhdFixed | Format::VmdkFlat);
-    match error.kind() {
-        Kind::Interrupted if options.resume => error.advise("the same command goes on from here"),
-        Kind::Interrupted if can && !options.verify => {
-            error.advise("with `--resume` a stopped conversion can be carried on")
+    let begun = matches!(error.kind(), Kind::Interrupted | Kind::Io);
+    match options.resume {
+        true if begun => error.advise_also("the same command goes on from here"),
+        false if error.kind() == Kind::Interrupted => {
+            error.advise("nothing is left of it; with `--resume` what is done is kept")
         }
         _ => error,
     }
