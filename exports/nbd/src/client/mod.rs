@@ -16,18 +16,28 @@ use connection::{Connection, Piece};
 use negotiate::Offer;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tls::ClientTls;
 
 /// What stands before `://` in the URIs of [`open_uri`].
 pub const SCHEMES: &[&str] = &["nbd", "nbds", "nbd+tcp", "nbd+unix", "nbds+unix"];
 
-/// Another server's export as a disk, by its URI.
+/// Another server's export as a disk, by its URI. One that is open already is the same disk: a
+/// server may take no second connection beside the first.
 ///
 /// Errors: `Invalid` for what is no URI; those of [`NbdDisk::open`].
 pub fn open_uri(uri: &str) -> Result<Arc<dyn Disk>> {
-    Ok(Arc::new(NbdDisk::open(&uri.parse()?, ClientOptions::default())?))
+    static OPEN: Mutex<Vec<(String, Weak<NbdDisk>)>> = Mutex::new(Vec::new());
+    let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    open.retain(|(_, disk)| disk.strong_count() > 0);
+    let known = open.iter().find(|(name, _)| name == uri).and_then(|(_, disk)| disk.upgrade());
+    if let Some(disk) = known {
+        return Ok(disk);
+    }
+    let disk = Arc::new(NbdDisk::open(&uri.parse()?, ClientOptions::default())?);
+    open.push((uri.to_owned(), Arc::downgrade(&disk)));
+    Ok(disk)
 }
 
 /// Requests that are on their way at once on one connection.
