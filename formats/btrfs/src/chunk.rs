@@ -5,6 +5,10 @@ use adit_core::bytes::wide;
 use adit_core::{Error, Place, Problem, Result};
 use std::num::NonZeroU64;
 
+/// Most stripes with parity that are read: finding out which of them is wrong takes the square
+/// of their number.
+const PARITY_STRIPES_MAX: usize = 64;
+
 /// How a chunk is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Layout {
@@ -216,10 +220,13 @@ fn layout(raw: &RawChunk, count: usize) -> Result<Layout> {
         group::RAID0 => Layout::Striped { copies: NonZeroU64::MIN },
         group::RAID10 => {
             let copies = NonZeroU64::new(raw.sub_stripes.into());
-            match copies.filter(|copies| wide(count) % *copies == 0) {
+            match copies.filter(|copies| copies.get() <= 4 && wide(count) % *copies == 0) {
                 Some(copies) => Layout::Striped { copies },
                 None => return bad(),
             }
+        }
+        group::RAID5 | group::RAID6 if count > PARITY_STRIPES_MAX => {
+            return Err(Error::unsupported(format!("parity over {count} stripes")));
         }
         group::RAID5 if count >= 2 => Layout::Parity(1),
         group::RAID6 if count >= 3 => Layout::Parity(2),

@@ -10,7 +10,8 @@ use crate::layout::{RawInode, item, objectid};
 use crate::names::{entries, extended_references, references};
 use crate::tree::{Changes, Forest, Tree};
 use adit_core::bytes::u64_le;
-use adit_core::{Finding, NodeKind, Place, Result};
+use adit_core::{Error, Finding, NodeKind, Place, Result};
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -24,12 +25,21 @@ pub(super) struct Replay<'a> {
     pub touched: BTreeSet<u64>,
     /// Inodes without a name, which nobody could open again.
     ignored: BTreeSet<u64>,
+    /// Items looked at; ranges of a hostile log may overlap.
+    steps: Cell<u64>,
 }
 
 impl<'a> Replay<'a> {
     pub fn of(forest: &'a Forest, tree: Tree, log: &'a Items) -> Self {
         let tree = Tree { changes: Some(Arc::default()), ..tree };
-        Replay { forest, tree, log, touched: BTreeSet::new(), ignored: BTreeSet::new() }
+        Replay {
+            forest,
+            tree,
+            log,
+            touched: BTreeSet::new(),
+            ignored: BTreeSet::new(),
+            steps: Cell::new(0),
+        }
     }
 
     /// Gives what the log changes.
@@ -63,6 +73,11 @@ impl<'a> Replay<'a> {
     pub fn items(&self, from: Key, to: Key) -> Result<Vec<(Key, Vec<u8>)>> {
         let mut found = Vec::new();
         self.forest.scan(&self.tree, from, to, &mut |key, item| {
+            let steps = self.steps.get().saturating_add(1);
+            self.steps.set(steps);
+            if steps > self.forest.limits.list_steps_max {
+                return Err(Error::limit("list_steps_max", "the tree log changes too much"));
+            }
             found.push((key, item.to_vec()));
             Ok(true)
         })?;
