@@ -217,7 +217,9 @@ mod tests {
         assert_eq!((file_bytes, read.size_bytes()), (1024, 1024));
         assert_eq!((read.name.as_str(), read.encryption), ("a & b <c>.hdd", None));
         assert!(read.notes.is_empty(), "{:?}", read.notes);
-        let [file] = &read.references()[..] else { panic!() };
+        let files = read.references();
+        assert_eq!(files.len(), 1);
+        let file = &files[0];
         let name = "a & b <c>.hdd.0.{5fbaabe3-6958-40ff-92a7-860e329aab41}.hds";
         assert_eq!((file.text().as_str(), &file.kind), (name, &ImageType::Plain));
         assert_eq!(read.chain(read.top().unwrap()).unwrap().len(), 1);
