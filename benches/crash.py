@@ -33,7 +33,8 @@ CASES = {
     "ext4-fast-commit": ("ext4", "96M", "mkfs.ext4 -q -F -O fast_commit", "commit=1", ""),
     "ext4-csum-v1": ("ext4", "96M", "mkfs.ext4 -q -F -O ^metadata_csum", "commit=1,journal_checksum", ""),
     "ext4-no-csum": ("ext4", "96M", "mkfs.ext4 -q -F -O ^metadata_csum,^64bit", "commit=1", ""),
-    "ext4-inline": ("ext4", "96M", "mkfs.ext4 -q -F -O inline_data,orphan_file,ea_inode -I 512", "commit=1", ""),
+    # No inline_data: with it jbd2 of Linux 6.18 can wait for itself for ever under such a load.
+    "ext4-orphan-file": ("ext4", "96M", "mkfs.ext4 -q -F -O orphan_file,ea_inode -I 512", "commit=1", ""),
     "ext4-async": ("ext4", "96M", "mkfs.ext4 -q -F", "commit=1,data=writeback,journal_async_commit", ""),
     "ext3": ("ext3", "96M", "mkfs.ext3 -q -F -b 1024", "commit=1", ""),
     "xfs": ("xfs", "320M", "mkfs.xfs -q -f", "noatime", "nouuid"),
