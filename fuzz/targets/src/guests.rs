@@ -70,9 +70,7 @@ pub fn guest(data: &[u8]) {
         2 => checked(adit_fat::Fat::open(disk, &limits)),
         3 => checked(adit_iso9660::Iso::open(disk, &limits)),
         4 => checked(adit_squashfs::Squash::open(disk, &limits)),
-        _ => {
-            look(adit_ntfs::Ntfs::open(disk, &limits));
-        }
+        _ => checked(adit_ntfs::Ntfs::open(disk, &limits)),
     }
 }
 
