@@ -182,7 +182,10 @@ def workload(root, seed, seconds):
         os.utime(path, (r.randrange(1 << 32), r.randrange(1 << 32)))
 
     def sync(_):
-        os.sync()
+        # This file system alone: a host that is busy elsewhere is none of its business.
+        descriptor = os.open(base, os.O_RDONLY)
+        libc.syncfs(descriptor)
+        os.close(descriptor)
 
     def fsync(_):
         descriptor = os.open(r.choice(files + folders), os.O_RDONLY)
