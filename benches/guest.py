@@ -147,7 +147,7 @@ def extraction(made):
         sh(fresh)
         # adit makes the folder itself.
         sh(f"rmdir {OUT}; {ADIT} cp -q -r {image}// {OUT}")
-        sh(f"rm -rf {OUT}/lost+found; diff -r --no-dereference {TREE} {OUT}")
+        sh(f"rm -rf {OUT}/lost+found '{OUT}/$Extend'; diff -r --no-dereference {TREE} {OUT}")
         kind = {"ext4": "ext", "ntfs": "ntfs"}.get(name)
         peers = {}
         if kind:
