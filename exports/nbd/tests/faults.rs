@@ -386,7 +386,7 @@ fn with_the_retry_filter_clients_see_no_failure_that_heals_but_one_of_a_flush() 
     let sink: Arc<dyn Sink> = Arc::new(Deaf);
     for fails_at in 0..60 {
         let source = Source::new(fails_at);
-        let filters = Filters::parse(["retry:tries=3,wait=1ms"].into_iter(), &sink).unwrap();
+        let filters = Filters::parse(["retry:tries=3,wait=1ms"], &sink).unwrap();
         let disk = filters.over_writable(source.clone() as Arc<dyn WritableDisk>).unwrap();
         let served = serve(vec![Export::writable("x", disk)]);
         let mut raw = served.raw().enter("x", &["base:allocation"]);

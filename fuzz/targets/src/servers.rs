@@ -54,7 +54,7 @@ pub fn control(data: &[u8]) {
     ];
     let live = Live::new(layers).expect("a stack");
     let sink: Arc<dyn Sink> = Arc::new(Deaf);
-    let filters = Filters::parse(["ratelimit"].into_iter(), &sink).expect("a filter");
+    let filters = Filters::parse(["ratelimit"], &sink).expect("a filter");
     let export = Export::writable("live", Arc::clone(&live) as Arc<dyn WritableDisk>);
     let exports = [
         Managed::live(export, filters, live, Arc::new(NoKeeper)),
