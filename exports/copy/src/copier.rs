@@ -243,8 +243,7 @@ impl<'a> Copier<'a> {
         }
     }
 
-    /// Copies a file, or gives it one more name where `first` is its first one. Tells whether it
-    /// is now there.
+    /// Copies a file, or gives it one more name where `first` is its first one.
     fn file(
         &self,
         folder: &Folder,
