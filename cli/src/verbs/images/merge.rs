@@ -100,11 +100,16 @@ fn rebase_one(
         // With its parent gone, only the name can be changed; any disk may stand in for it.
         Err(error) if is_unsafe => match onto {
             Some(onto) => {
-                let mut session_parent = session.opener.options().clone();
-                session_parent.parents = vec![adit_open::NamedParent::parse(onto.as_os_str())?];
-                session_parent.parents_unchecked = true;
-                adit_open::Opener::new(session_parent)
-                    .edit(image, force.into())
+                // One that is there was changed since; one that is not has the new one stand in.
+                let mut options = session.opener.options().clone();
+                options.parents_unchecked = true;
+                let named = adit_open::NamedParent::parse(onto.as_os_str())?;
+                let again = adit_open::Opener::new(options.clone()).edit(image, force.into());
+                again
+                    .or_else(|_| {
+                        options.parents = vec![named];
+                        adit_open::Opener::new(options).edit(image, force.into())
+                    })
                     .map_err(|_| error)?
             }
             None => return Err(error),
