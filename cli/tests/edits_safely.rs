@@ -22,20 +22,6 @@ fn write(dir: &Path, image: &str, offset: usize, data: &[u8]) {
     said(dir, 0, &["write", "--force", image, "--offset", &offset.to_string(), "input"]);
 }
 
-/// Facts of an image that tell who it is.
-fn identities(dir: &Path, image: &str) -> Vec<String> {
-    let text = said(dir, 0, &["info", image]);
-    let names = ["cid", "timestamp", "unique_id", "data_write_guid", "uuid", "modification_uuid"];
-    let mut found = Vec::new();
-    for line in text.lines() {
-        let Some((key, value)) = line.trim().split_once(char::is_whitespace) else { continue };
-        if names.contains(&key.trim_end_matches(':')) {
-            found.push(format!("{key} {}", value.trim()));
-        }
-    }
-    found
-}
-
 /// The field that tells children of the first write, and how `inspect` is asked for it.
 const TELLS: [(&str, &str, &str); 3] = [
     ("vmdk", "descriptor", "CID"),
@@ -74,7 +60,6 @@ fn a_child_refuses_a_parent_that_was_written_and_names_both_identities() {
         write(dir, &base, 5 * MIB, &noise(MIB, 4));
         said(dir, 0, &["snapshot", &base, &top]);
         let before = field(dir, &base, structure, name);
-        let was = identities(dir, &base);
         // Reading changes nothing.
         said(dir, 0, &["hash", &format!("{top}//")]);
         said(dir, 0, &["check", &base]);
@@ -82,7 +67,6 @@ fn a_child_refuses_a_parent_that_was_written_and_names_both_identities() {
         write(dir, &base, 6 * MIB, &noise(700, 5));
         let after = field(dir, &base, structure, name);
         assert_ne!(after, before, "{format}: {name} tells of the first write");
-        assert_ne!(identities(dir, &base), was, "{format}");
         let outcome = common::adit(dir, &["convert", "--to", "raw", &top, "out.raw"]);
         let told = String::from_utf8_lossy(&outcome.stderr).into_owned();
         if format == "vhd" {
