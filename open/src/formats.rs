@@ -1,7 +1,7 @@
 //! The table of what can be recognised, in the order it is tried.
 
 use crate::group::{GroupFormat, LDM, LVM2, MD};
-use crate::guest::{EXT, FAT, GuestFormat, ISO, NTFS, SQUASHFS, XFS};
+use crate::guest::{APFS, EXT, FAT, GuestFormat, ISO, NTFS, SQUASHFS, XFS};
 use crate::images::{Image, asif, parallels, qcow, qed, vdi, vhd, vhdx, vmdk};
 use adit_core::{Disk, DiskExt, Limits, Result, VolumeTable};
 use std::sync::Arc;
@@ -140,6 +140,7 @@ pub const FORMATS: &[Format] = &[
     inside("iso9660", "ISO 9660", |disk, _| guest(&ISO, disk)),
     inside("squashfs", "squashfs", |disk, _| guest(&SQUASHFS, disk)),
     inside("xfs", "XFS", |disk, _| guest(&XFS, disk)),
+    inside("apfs", "APFS", |disk, _| guest(&APFS, disk)),
     inside("btrfs", "btrfs", |disk, _| Ok(adit_btrfs::probe(disk)?.then_some(Recognised::Pool))),
     inside("ntfs", "NTFS", |disk, _| guest(&NTFS, disk)),
     inside("fat", "FAT, exFAT", |disk, _| guest(&FAT, disk)),

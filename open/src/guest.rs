@@ -73,6 +73,7 @@ fn by_itself<F: Check + 'static>(fs: &Arc<F>) -> Option<Arc<dyn Check>> {
     Some(Arc::<F>::clone(fs))
 }
 
+guest!(APFS, adit_apfs::Apfs, by_itself);
 guest!(EXT, adit_ext::Ext, by_itself);
 guest!(FAT, adit_fat::Fat, by_itself);
 guest!(ISO, adit_iso9660::Iso, by_itself);

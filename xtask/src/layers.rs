@@ -25,6 +25,7 @@ const RULES: &[(&str, &[&str])] = &[
 const PURE: &[&str] = &[
     "crc32fast",
     "libdeflater",
+    "lzfse_rust",
     "zune-inflate",
     "zstd",
     "flate2",

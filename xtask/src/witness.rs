@@ -19,6 +19,12 @@ const ENCRYPTED: Sdist = Sdist {
     file: "dissect_fve-4.6.tar.gz",
     sha256: "49141e62cd3cc735c324f3c76c8635b3fbd0613316b2f823ee78a481c7c543fe",
 };
+/// The one that carries containers of the Apple File System made by macOS.
+const APPLE: Sdist = Sdist {
+    pinned: "dissect.apfs==1.1",
+    file: "dissect_apfs-1.1.tar.gz",
+    sha256: "eeb42b1d862119cfa3a9006e44af39ed1f9fbad0ef03540249481b9879ac7332",
+};
 /// Debian's readers of VMFS 3/5 and 6, what lets users other than root mount, qemu's tools, and
 /// the makers of what guests have on their disks.
 const TOOLS: [(&str, &str); 18] = [
@@ -80,7 +86,8 @@ pub fn prepare() -> Result<Witnesses, String> {
     let made = |what: &str, error: std::io::Error| format!("{what}: {error}");
     std::fs::create_dir_all(&home).map_err(|error| made("target/witness", error))?;
     images(&home)?;
-    encrypted(&home)?;
+    expand(&ENCRYPTED, "tests/_data/bde", "bitlocker", &home)?;
+    expand(&APPLE, "tests/_data", "apfs", &home)?;
     let python = reader(&home)?;
     for (program, package) in TOOLS {
         tool(program, package, &home)?;
@@ -111,18 +118,19 @@ fn images(home: &Path) -> Result<(), String> {
     command("bash", &["-c", &inside, text(home)?, VOLUMES.file])
 }
 
-/// Volumes encrypted with BitLocker, in `target/witness/bitlocker`.
-fn encrypted(home: &Path) -> Result<(), String> {
-    if home.join("bitlocker/.complete").is_file() {
+/// What a source distribution carries under `inside`, expanded sparsely into `folder`.
+fn expand(sdist: &Sdist, inside: &str, folder: &str, home: &Path) -> Result<(), String> {
+    if home.join(folder).join(".complete").is_file() {
         return Ok(());
     }
-    ENCRYPTED.fetch(home)?;
-    let script = "set -e; cd \"$0\"; rm -rf bitlocker; mkdir bitlocker; \
-         tar xzf \"$1\" -C bitlocker --strip-components=4 --wildcards '*/tests/_data/bde/*'; \
-         cd bitlocker; for n in *.bin.gz; do \
+    sdist.fetch(home)?;
+    let depth = inside.split('/').count().saturating_add(1).to_string();
+    let script = "set -e; cd \"$0\"; rm -rf \"$2\"; mkdir \"$2\"; \
+         tar xzf \"$1\" -C \"$2\" --strip-components=\"$4\" --wildcards \"*/$3/*\"; \
+         cd \"$2\"; for n in *.bin.gz; do \
          gzip -dc \"$n\" | cp --sparse=always /dev/stdin \"${n%.gz}\"; rm \"$n\"; done; \
          touch .complete";
-    command("bash", &["-c", script, text(home)?, ENCRYPTED.file])
+    command("bash", &["-c", script, text(home)?, sdist.file, folder, inside, &depth])
 }
 
 /// A virtual environment with dissect.vmfs.
