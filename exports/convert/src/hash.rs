@@ -263,7 +263,7 @@ mod tests {
 
     #[test]
     fn hashes_that_were_kept_go_on_as_if_nothing_had_been() {
-        let mut content: Vec<u8> = (0..700_000u32).map(|at| (at * 7 >> 3) as u8).collect();
+        let mut content: Vec<u8> = (0..700_000u32).map(|at| ((at * 7) >> 3) as u8).collect();
         content[300_000..400_000].fill(0);
         let source = MemoryDisk::open("source", content.clone());
         let size_bytes = source.size_bytes();
