@@ -41,8 +41,7 @@ impl Twin<'_> {
         std::fs::write(self.dir.join("twin.raw"), &self.bytes).unwrap();
         said(self.dir, 0, &["compare", image, "twin.raw"]);
         if theirs == Some("vpc") {
-            // Without a word older ones take the size of the geometry.
-            let vhd = "driver=vpc,force_size_calc=current_size,file.driver=file,file.filename=";
+            let vhd = "driver=vpc,file.driver=file,file.filename=";
             let raw = "driver=raw,file.driver=file,file.filename=twin.raw";
             qemu_img(self.dir, &["compare", "--image-opts", &format!("{vhd}{image}"), raw]);
         } else if let Some(theirs) = theirs {

@@ -34,7 +34,14 @@ fn a_volume_of_windows_opens_with_its_password_its_recovery_password_or_its_key_
         let bytes = said(
             &dir,
             0,
-            &["hexdump", option, secret.to_str().unwrap(), "--length", "16", &format!("{volume}//")],
+            &[
+                "hexdump",
+                option,
+                secret.to_str().unwrap(),
+                "--length",
+                "16",
+                &format!("{volume}//"),
+            ],
         );
         assert!(bytes.contains("NTFS"), "{name}: {bytes}");
     }

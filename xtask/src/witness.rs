@@ -140,7 +140,8 @@ fn reader(home: &Path) -> Result<PathBuf, String> {
     if !python.is_file() || output(text(&python)?, &probe).is_err() {
         eprintln!("installing {}", VOLUMES.pinned);
         command("python3", &["-m", "venv", text(&home.join("venv"))?])?;
-        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", VOLUMES.pinned];
+        let pip =
+            ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", VOLUMES.pinned];
         command(text(&python)?, &pip)?;
         output(text(&python)?, &probe)?;
     }

@@ -161,7 +161,7 @@ impl Image {
             parent.timestamp, wanted.parent_timestamp
         );
         // A child that was made here knows the stamp, and every change here gives another.
-        let is_ours = self.footer.raw.creator_application == crate::layout::CREATOR;
+        let is_ours = self.footer.raw.creator_version == crate::layout::CREATOR_VERSION;
         let severity = if is_ours { Severity::Warning } else { Severity::Info };
         let finding = Finding::new(severity, "vhd-parent-timestamp", text)
             .at(Place::new("dynamic header").field("parent_timestamp"));

@@ -18,8 +18,11 @@ pub(crate) const COOKIE_BATMAP: &[u8; 8] = b"tdbatmap";
 /// A BAT entry without block.
 pub(crate) const BAT_UNUSED: u32 = 0xffff_ffff;
 
-/// Who made an image: what is written here as creator.
-pub const CREATOR: [u8; 4] = *b"adit";
+/// What is written here as creator: that of Hyper-V. QEMU before 10 takes the size of a disk from
+/// its geometry, up to a cylinder too short, unless it knows the creator for one that does not.
+pub const CREATOR: [u8; 4] = *b"win ";
+/// And as its version, which tells our images from those of Hyper-V.
+pub const CREATOR_VERSION: u32 = u32::from_be_bytes(*b"adit");
 
 on_disk! {
     /// The footer; dynamic and differencing images hold a copy of it at offset 0.

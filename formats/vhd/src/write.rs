@@ -5,7 +5,10 @@
 //! and its copy at the front come last: a file without them is no image.
 
 use crate::footer::checksum;
-use crate::layout::{BAT_UNUSED, COOKIE, COOKIE_DYNAMIC, RawFooter, RawHeader, SECTOR_BYTES};
+use crate::layout::{
+    BAT_UNUSED, COOKIE, COOKIE_DYNAMIC, CREATOR, CREATOR_VERSION, RawFooter, RawHeader,
+    SECTOR_BYTES,
+};
 use adit_core::bytes::narrow;
 use adit_core::{Error, Place, Problem, Result};
 
@@ -176,9 +179,8 @@ fn footer(size_bytes: u64, disk_type: u32, data_offset: u64, who: Identity) -> R
         version: 0x0001_0000,
         data_offset,
         timestamp: who.timestamp,
-        // Not one of those whose size is taken from the geometry.
-        creator_application: *b"adit",
-        creator_version: 0x0001_0000,
+        creator_application: CREATOR,
+        creator_version: CREATOR_VERSION,
         creator_os: *b"Wi2k",
         original_size: size_bytes,
         current_size: size_bytes,

@@ -222,6 +222,14 @@ impl Chain<'_> {
     /// A file that the user named.
     fn named_one(&self, wanted: &Wanted, named: &crate::NamedParent) -> Result<Link> {
         let file = self.opener.file(&named.place)?;
+        // An overlay over a disk inside: the file that holds the disk is not the disk.
+        let inside = wanted.names.iter().any(|name| name.starts_with(b"adit:"));
+        if inside && let Some(format) = recognise_image(&file.disk)? {
+            let place = named.place.to_string_lossy();
+            let detail = format!("{place} is an image ({}), not the disk in it", format.title);
+            return Err(Error::invalid(Problem::Mismatch, detail)
+                .advise(format!("name the disk: `{place}//`")));
+        }
         let mut link = self.candidate(wanted, file)?;
         // Who named it has looked at it.
         link.is_guess = false;

@@ -109,9 +109,8 @@ impl Qcow {
     /// What is to be said of a snapshot that was taken when the disk had another size.
     fn size_note(&self, wanted: &str, shown_bytes: u64) -> Option<Finding> {
         let all = self.image.snapshots().ok()?;
-        let named = |one: &&adit_qcow::Snapshot| {
-            one.id_text() == wanted || one.name_text() == wanted
-        };
+        let named =
+            |one: &&adit_qcow::Snapshot| one.id_text() == wanted || one.name_text() == wanted;
         let then = all.iter().find(named)?.disk_size_bytes;
         let now = self.image.size_bytes();
         let text = format!("the disk had {then} bytes in the snapshot, and has {now} now");

@@ -119,9 +119,7 @@ pub fn judge(format: Format, image: &Path, raw: &Path, what: &str) {
         matches!(format, Format::Raw | Format::VhdDynamic | Format::VhdFixed | Format::VmdkFlat);
     assert!(checked.status.success() || unchecked, "{what}: {}", said(&checked));
     let of = |name: &str, path: &str| match name {
-        // QEMU before 10 takes the size from the geometry, which is smaller, unless it knows
-        // the creator.
-        "vpc" => format!("driver=vpc,force_size_calc=current_size,file.filename={path}"),
+        "vpc" => format!("driver=vpc,file.filename={path}"),
         _ => format!("driver={name},file.filename={path}"),
     };
     let (image, raw) = (of(name, image), of("raw", raw));

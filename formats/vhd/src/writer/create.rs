@@ -4,7 +4,10 @@ use super::headers::{footer_bytes, header_bytes, now};
 use super::parent::{Named, padded, put_locator};
 use super::state::{PAGE_BYTES, whole_sectors};
 use crate::footer::Kind;
-use crate::layout::{BAT_UNUSED, COOKIE, COOKIE_DYNAMIC, RawFooter, RawHeader, SECTOR_BYTES};
+use crate::layout::{
+    BAT_UNUSED, COOKIE, COOKIE_DYNAMIC, CREATOR, CREATOR_VERSION, RawFooter, RawHeader,
+    SECTOR_BYTES,
+};
 use crate::write::{BLOCK_BYTES, geometry};
 use adit_core::bytes::{narrow, wide};
 use adit_core::{DiskExt, Error, ImageFile, ParentRecord, Problem, Result};
@@ -63,7 +66,7 @@ impl CreateOptions {
             preallocation: Preallocation::Off,
             parent: None,
             unique_id: None,
-            creator: *b"adit",
+            creator: CREATOR,
         }
     }
 
@@ -216,7 +219,7 @@ fn footer(options: &CreateOptions, disk_type: u32, data_offset: u64) -> RawFoote
         data_offset,
         timestamp: now(),
         creator_application: options.creator,
-        creator_version: 0x0001_0000,
+        creator_version: CREATOR_VERSION,
         creator_os: *b"Wi2k",
         original_size: options.size_bytes,
         current_size: options.size_bytes,
