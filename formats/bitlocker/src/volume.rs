@@ -182,7 +182,7 @@ impl BitLocker {
             (Some(_), _) => block.encrypted_bytes.min(size),
         };
         let sector = u64::from(self.start.sector_bytes);
-        if !boundary.checked_rem(sector).is_some_and(|rest| rest == 0) && boundary != size {
+        if boundary.checked_rem(sector) != Some(0) && boundary != size {
             let detail = format!("encrypted to byte {boundary}, which is no end of a sector");
             return Err(Error::corrupt(Problem::Misaligned, detail)
                 .at(Place::new("BitLocker metadata").field("encrypted size"))

@@ -33,12 +33,15 @@ use choices::Choices;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// An image that may be written, and what whoever writes should know.
+type Opening = (Arc<dyn WritableImage>, Vec<Finding>);
+
 /// What a format that can be written offers.
 pub(crate) struct Editable {
     /// Its names in the table of formats, first the one that stands for it.
     pub names: &'static [&'static str],
     /// Opens an image to be written, and says what whoever writes should know.
-    pub open: fn(Given<'_>) -> Result<(Arc<dyn WritableImage>, Vec<Finding>)>,
+    pub open: fn(Given<'_>) -> Result<Opening>,
     /// Makes an empty image.
     pub create: fn(&mut Blueprint<'_>) -> Result<()>,
     /// Who an image is, for its children.
