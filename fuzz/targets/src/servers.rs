@@ -79,7 +79,7 @@ fn server() -> &'static Server {
         let disk: Arc<dyn Disk> = MemoryDisk::open("memory", bytes);
         let changes = Temporary::new(Arc::clone(&disk), &std::env::temp_dir());
         let exports = vec![
-            Export::read_only("x", disk).with_bitmap("b", vec![4096..8192]),
+            Export::read_only("x", disk).with_bitmap("b", vec![4096..8192, 12288..16384]),
             Export::writable("w", Arc::new(changes.expect("a temporary file"))),
         ];
         Server::new(exports, ServerOptions::default()).expect("two exports")
