@@ -35,6 +35,7 @@ const PURE: &[&str] = &[
     "aes",
     "argon2",
     "base64",
+    "blake2",
     "ccm",
     "cipher",
     "pbkdf2",
@@ -44,6 +45,7 @@ const PURE: &[&str] = &[
     "sha1",
     "sha2",
     "twofish",
+    "twox-hash",
     "zeroize",
 ];
 
