@@ -173,8 +173,15 @@ fn a_conversion_that_is_killed_again_and_again_is_carried_on_to_every_format() {
                 break serde_json::from_slice::<serde_json::Value>(&ended.stdout).unwrap();
             }
             assert_eq!(ended.status.signal(), Some(9), "{what}: {ended:?}");
-            assert!(!dir.path().join(image).exists() || *format == "vmdk-flat", "{what}");
             kills += 1;
+            if dir.path().join(image).exists() && *format != "vmdk-flat" {
+                // Killed behind its last step: what has the final name is whole. Once more.
+                let whole = ["compare", "-f", "raw", "-F", theirs, "reference.raw", image];
+                qemu_img(dir.path(), &whole);
+                std::fs::remove_dir_all(&made).unwrap();
+                std::fs::create_dir(&made).unwrap();
+                lines = 0;
+            }
             assert!(kills < 60, "{what}");
         };
         assert!(kills > 0 && done["resumed_bytes"].as_u64().unwrap() > 0, "{what}: {done}");

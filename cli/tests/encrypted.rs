@@ -53,9 +53,10 @@ fn without_a_secret_the_message_names_the_options_and_the_code_is_1() {
     assert!(message.contains("--passphrase-file"), "{message}");
 }
 
+/// The image holds little more than what BitLocker wrote: the file system in it is damaged.
 #[test]
 fn suspended_protection_needs_none_and_is_said() {
-    let info = json(&volumes(), 0, &["info", "suspended.bin//"]);
+    let info = json(&volumes(), 3, &["info", "suspended.bin//"]);
     let text = info.to_string();
     assert!(text.contains("BitLocker") && text.contains("in the clear"), "{text}");
 }

@@ -204,6 +204,25 @@ fn fat_is_known_as_well() {
 }
 
 #[test]
+fn btrfs_is_known_and_its_own_check_accepts_a_disk_without_its_free_space() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("tree/etc");
+    fs::create_dir_all(&tree).unwrap();
+    fs::write(tree.join("hostname"), "web01\n").unwrap();
+    let bytes: Vec<u8> = (0..3_000_000u32).map(|i| (i * 31) as u8).collect();
+    fs::write(tree.join("large"), bytes).unwrap();
+    // What is free holds bytes.
+    fs::write(dir.path().join("btrfs.img"), vec![0xa5; 160 << 20]).unwrap();
+    tool(dir.path(), "mkfs.btrfs", &["-q", "-K", "--rootdir", "tree", "btrfs.img"]);
+    let document = json(dir.path(), 0, &["used", "btrfs.img"]);
+    assert_eq!(document["parts"][0]["state"], "known", "{document}");
+    assert!(document["used_bytes"].as_u64().unwrap() < 32 << 20, "{document}");
+    said(dir.path(), 0, &["convert", "--used-only", "--to", "raw", "btrfs.img", "small.img"]);
+    tool(dir.path(), "btrfs", &["check", "--check-data-csum", "small.img"]);
+    said(dir.path(), 0, &["diff", "btrfs.img//", "small.img//"]);
+}
+
+#[test]
 fn logical_partitions_are_known_and_what_links_them_is_in_use() {
     let dir = tempfile::tempdir().unwrap();
     ext4(dir.path(), "ext.img", &[], "16M");

@@ -77,9 +77,13 @@ fn document(opened: &Opened) -> Result<Value> {
             map.insert("volumes".into(), volumes_json(table));
         }
         At::Node { files, node, path, .. } => {
-            let mut node = output::metadata_json(&files.fs.metadata(*node)?);
-            put_bytes(&mut node, "name", path);
-            map.insert("node".into(), Value::Object(node));
+            let metadata = files.fs.metadata(*node);
+            // The file system is known where its root is damaged; its notes say that.
+            if !path.is_empty() || metadata.is_ok() {
+                let mut node = output::metadata_json(&metadata?);
+                put_bytes(&mut node, "name", path);
+                map.insert("node".into(), Value::Object(node));
+            }
         }
         At::Disk { .. } => {}
     }

@@ -60,6 +60,16 @@ const FORMATS: &[Format] = &[
         },
     },
     Format {
+        // One device of several warns of those that are missing, and counts as used.
+        probe: adit_btrfs::probe,
+        names: &["btrfs file system"],
+        ask: |disk, limits, each| {
+            let fs = adit_btrfs::Btrfs::open(disk, limits)?;
+            fs.allocated(each)?;
+            Ok(fs)
+        },
+    },
+    Format {
         probe: adit_xfs::probe,
         names: &["XFS file system"],
         ask: |disk, limits, each| {
