@@ -158,7 +158,7 @@ def tables():
     if wanted(f"{many} of 16 KiB to raw", f"map of {many}", f"check of {many}"):
         name = at(scattered("many.qcow2", 64 << 30, 16 << 10, 100000, 7))
         convert(f"{many} of 16 KiB to raw", name, "qcow2", "raw", ">= 1.5x")
-        meta(f"map of {many}", f"{ADIT} map {name}//", f"qemu-img map -f qcow2 --output=json {name}", ">= 4x")
+        meta(f"map of {many}", f"{ADIT} --json map {name}//", f"qemu-img map -f qcow2 --output=json {name}", ">= 4x")
         meta(f"check of {many}", f"{ADIT} check {name}", f"qemu-img check -f qcow2 {name}", ">= 5x")
     for name, fmt, size in (("huge.qcow2", "qcow2", "8T"), ("huge.vhdx", "vhdx", "8T"),
                             ("huge.vmdk", "vmdk", "2000G"), ("huge.vhd", "vpc", "2000G")):
