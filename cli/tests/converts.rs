@@ -165,12 +165,21 @@ fn a_conversion_that_is_killed_again_and_again_is_carried_on_to_every_format() {
         let data = dir.path().join(data);
         let arguments = [&["--json", "convert", "--resume", "--to", format][..], options];
         let arguments = [&arguments.concat()[..], &[source, "made/o"]].concat();
-        let (mut kills, mut lines) = (0, 0);
+        let (mut kills, mut lines, mut starts) = (0, 0, 0);
         let done = loop {
             lines = (journal_lines(&data) + 2).max(lines);
             let ended = stopped(dir.path(), &arguments, "-9", || journal_lines(&data) >= lines);
             if ended.status.success() {
-                break serde_json::from_slice::<serde_json::Value>(&ended.stdout).unwrap();
+                let done = serde_json::from_slice::<serde_json::Value>(&ended.stdout).unwrap();
+                starts += 1;
+                if done["resumed_bytes"].as_u64().unwrap() > 0 || starts > 50 {
+                    break done;
+                }
+                // It was faster than the kill: once more from the start.
+                std::fs::remove_dir_all(&made).unwrap();
+                std::fs::create_dir(&made).unwrap();
+                lines = 0;
+                continue;
             }
             assert_eq!(ended.status.signal(), Some(9), "{what}: {ended:?}");
             kills += 1;
@@ -182,7 +191,7 @@ fn a_conversion_that_is_killed_again_and_again_is_carried_on_to_every_format() {
                 std::fs::create_dir(&made).unwrap();
                 lines = 0;
             }
-            assert!(kills < 60, "{what}");
+            assert!(kills < 200, "{what}");
         };
         assert!(kills > 0 && done["resumed_bytes"].as_u64().unwrap() > 0, "{what}: {done}");
         qemu_img(dir.path(), &["compare", "-f", "raw", "-F", theirs, "reference.raw", image]);
